@@ -1,0 +1,65 @@
+/**
+ * Flattened device tree container, version 17: header, memory reservation block, structure tokens.
+ *
+ * KHO uses it as an envelope only: the container is big-endian, the values inside KHO's properties are
+ * not. Source: scripts/dtc/libfdt/fdt.h and libfdt.h.
+ */
+import { struct, u32be, u64be } from './schema.ts'
+
+export const FDT_MAGIC = 0xd00dfeed
+export const FDT_VERSION = 17
+export const FDT_LAST_COMPATIBLE_VERSION = 16
+/** Oldest version that libfdt still reads (FDT_FIRST_SUPPORTED_VERSION). */
+export const FDT_FIRST_SUPPORTED_VERSION = 2
+/** Alignment in bytes of the memory reservation block and of the blob itself. */
+export const FDT_RESERVE_ALIGN = 8
+/** Alignment in bytes of structure tokens and property values (FDT_TAGSIZE). */
+export const FDT_TAG_ALIGN = 4
+
+/** Structure block tokens. */
+export const FdtTag = {
+  BEGIN_NODE: 1,
+  END_NODE: 2,
+  PROP: 3,
+  NOP: 4,
+  END: 9,
+} as const
+
+const source = 'scripts/dtc/libfdt/fdt.h'
+
+export const fdtHeader = struct(
+  'fdt_header',
+  { doc: 'Header of a flattened device tree; every field big-endian.', source },
+  {
+    magic: u32be('0xd00dfeed.', { show: 'hex', only: FDT_MAGIC }),
+    totalsize: u32be('Bytes of the whole blob; after fdt_pack() exact, so odd values are normal.'),
+    off_dt_struct: u32be('Offset in bytes of the structure block.'),
+    off_dt_strings: u32be('Offset in bytes of the strings block.'),
+    off_mem_rsvmap: u32be('Offset in bytes of the memory reservation block.'),
+    version: u32be('Format version.'),
+    last_comp_version: u32be('Oldest version a reader may know to read this blob.'),
+    boot_cpuid_phys: u32be('Physical id of the boot CPU; 0 in KHO.'),
+    size_dt_strings: u32be('Bytes of the strings block.'),
+    size_dt_struct: u32be('Bytes of the structure block.'),
+  },
+)
+
+export const fdtReserveEntry = struct(
+  'fdt_reserve_entry',
+  { doc: 'One entry of the memory reservation block; an all-zero one ends it.', source },
+  {
+    address: u64be('Physical address.', { show: 'hex' }),
+    size: u64be('Bytes.'),
+  },
+)
+
+/** What precedes a property value: the PROP token, then these two words. */
+export const fdtProperty = struct(
+  'fdt_property',
+  { doc: 'Head of a property in the structure block.', source },
+  {
+    tag: u32be('FDT_PROP.', { only: FdtTag.PROP }),
+    len: u32be('Bytes of the value, before padding to 4.'),
+    nameoff: u32be('Offset in bytes of the name in the strings block.'),
+  },
+)

@@ -1,0 +1,72 @@
+/**
+ * The process's edge: streams, colour level, terminal width, exit codes. Nothing else in the project
+ * touches `process`, and chalk lives here only.
+ */
+import { Chalk } from 'chalk'
+import type { Paint } from '../inspect/paint.ts'
+import { noPaint } from '../inspect/paint.ts'
+
+/** Exit codes, stable and documented in the README. */
+export const ExitCode = {
+  OK: 0,
+  /** The command ran and found something wrong. */
+  FINDINGS: 1,
+  USAGE: 2,
+  /** Unreadable or unrecognised input, or an internal error. */
+  UNREADABLE: 3,
+} as const
+
+/** What a command may do to the outside: data on stdout, diagnostics on stderr. */
+export interface Terminal {
+  readonly out: (text: string | Uint8Array) => void
+  readonly err: (line: string) => void
+  /** Shows progress in place on a terminal's stderr; a no-op elsewhere. `undefined` clears it. */
+  readonly progress: (text: string | undefined) => void
+  readonly paint: Paint
+  readonly columns: number
+}
+
+export type ColorChoice = 'auto' | 'always' | 'never'
+
+/** Colour level: `--color` beats `NO_COLOR`, which beats `FORCE_COLOR`, which beats the terminal's own. */
+function colorLevel(choice: ColorChoice, env: NodeJS.ProcessEnv, isTTY: boolean): 0 | 1 | 3 {
+  if (choice !== 'auto') return choice === 'always' ? 1 : 0
+  if (env.NO_COLOR) return 0
+  if (env.FORCE_COLOR) return env.FORCE_COLOR === '0' ? 0 : 1
+  return isTTY && env.TERM !== 'dumb' ? 1 : 0
+}
+
+function paintAt(level: 0 | 1 | 3): Paint {
+  if (level === 0) return noPaint
+  const chalk = new Chalk({ level })
+  const tints = [chalk.cyan, chalk.yellow, chalk.green, chalk.magenta, chalk.blue]
+  return {
+    key: chalk.cyan,
+    number: chalk.yellow,
+    address: chalk.blue,
+    text: chalk.green,
+    title: chalk.bold,
+    dim: chalk.dim,
+    good: chalk.green,
+    warn: chalk.yellow,
+    fault: chalk.red,
+    tint: (index, text) => (tints[index % tints.length] as (text: string) => string)(text),
+  }
+}
+
+export function openTerminal(color: ColorChoice): Terminal {
+  const { stdout, stderr } = process
+  let shown = 0
+  return {
+    out: (text) => void stdout.write(text),
+    err: (line) => void stderr.write(`${line}\n`),
+    progress: (text) => {
+      if (!stderr.isTTY || (text === undefined && shown === 0)) return
+      const line = text ?? ''
+      stderr.write(`\r${line.padEnd(shown)}${text === undefined ? '\r' : ''}`)
+      shown = line.length
+    },
+    paint: paintAt(colorLevel(color, process.env, stdout.isTTY === true)),
+    columns: stdout.columns ?? 100,
+  }
+}
