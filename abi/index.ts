@@ -1,5 +1,6 @@
 /** Public surface of the ABI declarations. */
 export * from './boot.ts'
+export * from './container.ts'
 export * from './fault.ts'
 export * from './fdt.ts'
 export * from './kexec-metadata.ts'
