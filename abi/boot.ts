@@ -6,7 +6,7 @@
  * include/linux/kexec_handover.h: struct kho_scratch.
  */
 import type { Edge } from './schema.ts'
-import { fdtNode, packed, pa64le, pointer, struct, u32le, u64be, u64le } from './schema.ts'
+import { fdtNode, pa64le, packed, pointer, struct, u32le, u64be, u64le } from './schema.ts'
 
 /** setup_data.type of KHO (SETUP_KEXEC_KHO). */
 export const SETUP_KEXEC_KHO = 10
@@ -20,7 +20,10 @@ export const EARLY_MEMREMAP_MAX = 256 * 1024
 
 export const setupData = struct(
   'setup_data',
-  { doc: 'Node of the x86 boot data list; the payload follows.', source: 'arch/x86/include/uapi/asm/setup_data.h' },
+  {
+    doc: 'Node of the x86 boot data list; the payload follows.',
+    source: 'arch/x86/include/uapi/asm/setup_data.h',
+  },
   {
     next: pa64le('Next node of the list, 0 at its end.', { ctype: 'u64' }),
     type: u32le('Kind of payload; 10 is SETUP_KEXEC_KHO.'),
@@ -45,7 +48,10 @@ export const scratchAreas: Edge = { kind: 'region', size: 'scratch_size' }
 
 export const khoData = packed(
   'kho_data',
-  { doc: 'Payload of SETUP_KEXEC_KHO, and the descriptor of a KHO note.', source: 'arch/x86/include/uapi/asm/setup_data.h' },
+  {
+    doc: 'Payload of SETUP_KEXEC_KHO, and the descriptor of a KHO note.',
+    source: 'arch/x86/include/uapi/asm/setup_data.h',
+  },
   {
     fdt_addr: pa64le('Root FDT.', { ctype: 'u64' }),
     fdt_size: u64le("PAGE_SIZE of the old kernel, not the FDT's totalsize."),

@@ -22,7 +22,10 @@ export const khoBlockHeader = packed(
 )
 
 /** Declares a chain of blocks of `element`. */
-export function blocksOf(element: StructType, link: { as: string; naturalKey: string; total?: string }): BlocksEdge {
+export function blocksOf(
+  element: StructType,
+  link: { as: string; naturalKey: string; total?: string },
+): BlocksEdge {
   return { kind: 'blocks', header: khoBlockHeader, element, maxBlocks: KHO_MAX_BLOCKS, ...link }
 }
 

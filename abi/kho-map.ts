@@ -88,6 +88,13 @@ export const radixKeyWidth: RadixEdge = {
   keyBits: 'key-width',
 }
 
+/**
+ * Where the tree is too shallow to store the marker of order-0 keys (16K pages, radixOrder0Position), a
+ * key whose top bit lies below this position is taken as an order-0 frame number that lost its marker:
+ * units above order 14 (256 MiB) and memory above 1 PiB are thereby ruled out.
+ */
+export const LOST_MARKER_BELOW = 36
+
 /** Shape of a radix tree for a page size. */
 export interface RadixShape {
   /** Bit position of the marker of an order-0 key: 64 - PAGE_SHIFT (KHO_ORDER_0_LOG2). */

@@ -27,7 +27,10 @@ function test(foliosInfo: PropertyType) {
         properties: {
           nr_folios: u32le('Number of folios.', { ctype: 'unsigned int' }),
           folios_info: foliosInfo,
-          csum: u32le('Running csum_partial() over all folios, not folded.', { show: 'hex', ctype: '__wsum' }),
+          csum: u32le('Running csum_partial() over all folios, not folded.', {
+            show: 'hex',
+            ctype: '__wsum',
+          }),
         },
       }),
     },

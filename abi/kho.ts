@@ -35,7 +35,9 @@ const preservedData = {
 
 /** From kho-v3 on a blob need not be an FDT. */
 const sizedBlob = {
-  'preserved-data': pointer({ kind: 'blob', size: 'blob-size' }, "Address of the subsystem's blob.", { key: 'phys' }),
+  'preserved-data': pointer({ kind: 'blob', size: 'blob-size' }, "Address of the subsystem's blob.", {
+    key: 'phys',
+  }),
   'blob-size': u64le('Bytes of the blob.', { key: 'size', show: 'bytes' }),
 }
 

@@ -129,7 +129,9 @@ function luoSessionNode(version: string, element: StructType) {
     source,
     properties: {
       compatible: compatible(version),
-      'luo-session-header': pointer(sessionArray(element), 'Array of sessions behind its header.', { ctype: 'u64' }),
+      'luo-session-header': pointer(sessionArray(element), 'Array of sessions behind its header.', {
+        ctype: 'u64',
+      }),
     },
   })
 }
@@ -143,7 +145,9 @@ const luoFlbV1 = fdtNode({
   },
 })
 
-const liveupdateNumber = u64le('Live updates since the last cold boot, this one counted.', { key: 'liveupdate_num' })
+const liveupdateNumber = u64le('Live updates since the last cold boot, this one counted.', {
+  key: 'liveupdate_num',
+})
 
 const sessionsWithFileArrays = luoSessionSer(fileArray)
 
@@ -176,7 +180,9 @@ function luoSer(sessions: Edge) {
     {
       compatible: text(LUO_ABI_COMPAT_LEN, 'Version string, compared over 8 bytes.'),
       liveupdate_num: u64le('Live updates since the last cold boot, this one counted.'),
-      sessions_pa: pointer(sessions, 'Sessions; 0 if there are none, or before the reboot call.', { ctype: 'u64' }),
+      sessions_pa: pointer(sessions, 'Sessions; 0 if there are none, or before the reboot call.', {
+        ctype: 'u64',
+      }),
       flbs_pa: pointer(flbArray, 'Array of FLBs behind its header.', { ctype: 'u64' }),
     },
   )
@@ -188,7 +194,9 @@ export const luoSerV2 = packed(
   { doc: 'Live update state behind an FDT.', source },
   {
     liveupdate_num: u64le('Live updates since the last cold boot, this one counted.'),
-    sessions_pa: pointer(sessionArray(sessionsWithFileArrays), 'Array of sessions behind its header.', { ctype: 'u64' }),
+    sessions_pa: pointer(sessionArray(sessionsWithFileArrays), 'Array of sessions behind its header.', {
+      ctype: 'u64',
+    }),
     flbs_pa: pointer(flbArray, 'Array of FLBs behind its header.', { ctype: 'u64' }),
   },
 )
@@ -198,9 +206,13 @@ export const luoV2 = fdtNode({
   source,
   properties: {
     compatible: compatible('luo-v2'),
-    'luo-abi-header': pointer({ kind: 'object', as: 'luo_ser', type: luoSerV2, order: 0 }, 'Live update state.', {
-      ctype: 'u64',
-    }),
+    'luo-abi-header': pointer(
+      { kind: 'object', as: 'luo_ser', type: luoSerV2, order: 0 },
+      'Live update state.',
+      {
+        ctype: 'u64',
+      },
+    ),
   },
 })
 

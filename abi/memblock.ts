@@ -18,7 +18,9 @@ export const reserveMemV1 = fdtNode({
   source,
   properties: {
     compatible: compatible('reserve-mem-v1'),
-    start: pointer({ kind: 'region', size: 'size' }, 'Physical address of the region.', { ctype: 'phys_addr_t' }),
+    start: pointer({ kind: 'region', size: 'size' }, 'Physical address of the region.', {
+      ctype: 'phys_addr_t',
+    }),
     size: u64le('Bytes of the region.', { show: 'bytes', ctype: 'phys_addr_t' }),
   },
 })

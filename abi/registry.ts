@@ -51,14 +51,7 @@ export interface Component {
   readonly versions: readonly ComponentVersion[]
 }
 
-export type ComponentName =
-  | 'boot'
-  | 'kho'
-  | 'memblock'
-  | 'kexec-metadata'
-  | 'luo'
-  | 'memfd'
-  | 'kho-test'
+export type ComponentName = 'boot' | 'kho' | 'memblock' | 'kexec-metadata' | 'luo' | 'memfd' | 'kho-test'
 
 const byCompatible = (value: string): Pick<ComponentVersion, 'contract' | 'place'> => ({
   contract: { kind: 'string', value },
@@ -130,8 +123,18 @@ export const components: readonly Component[] = [
       { id: 'luo-v1', ...byCompatible('luo-v1'), root: luoV1 },
       { id: 'luo-v1/flb', ...byCompatible('luo-v1'), root: luoV1Flb },
       { id: 'luo-v2', ...byCompatible('luo-v2'), root: luoV2, unreleased: 'd376e4b55c9a (7.2 window)' },
-      { id: 'luo-v3', ...byField('compatible', 'luo-v3'), root: luoV3, unreleased: 'cf071b3536df (7.2 window)' },
-      { id: 'luo-v4', ...byField('compatible', 'luo-v4'), root: luoV4, unreleased: '2a441a14c2c0 (7.2 window)' },
+      {
+        id: 'luo-v3',
+        ...byField('compatible', 'luo-v3'),
+        root: luoV3,
+        unreleased: 'cf071b3536df (7.2 window)',
+      },
+      {
+        id: 'luo-v4',
+        ...byField('compatible', 'luo-v4'),
+        root: luoV4,
+        unreleased: '2a441a14c2c0 (7.2 window)',
+      },
       { id: 'luo-v5', ...byField('compatible', 'luo-v5'), root: luoV5 },
     ],
   },
