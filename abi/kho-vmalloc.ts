@@ -33,19 +33,22 @@ export const khoVmallocChunk = struct(
   },
 )
 
+/** The descriptor as such, wherever it is embedded. */
+export const khoVmalloc = struct(
+  'kho_vmalloc',
+  { doc: 'Descriptor of preserved vmalloc memory.', source },
+  {
+    first: pa64le('First chunk, 0 if there is no memory.'),
+    total_pages: u32le('Base pages of the area, not entries.', { ctype: 'unsigned int' }),
+    flags: u16le('How the area was allocated.', { flags: vmallocFlags, ctype: 'unsigned short' }),
+    order: u16le('Order of each group of pages.', { ctype: 'unsigned short' }),
+  },
+)
+
 /** Declares a descriptor whose memory holds `count` elements; `item` names one of them. */
 export function vmallocOf(element: StructType | IntType, link: { item: string; count: string }) {
   const to: VmallocEdge = { kind: 'vmalloc', chunk: khoVmallocChunk, element, ...link }
-  return struct(
-    'kho_vmalloc',
-    { doc: 'Descriptor of preserved vmalloc memory.', source, to },
-    {
-      first: pa64le('First chunk, 0 if there is no memory.'),
-      total_pages: u32le('Base pages of the area, not entries.', { ctype: 'unsigned int' }),
-      flags: u16le('How the area was allocated.', { flags: vmallocFlags, ctype: 'unsigned short' }),
-      order: u16le('Order of each group of pages.', { ctype: 'unsigned short' }),
-    },
-  )
+  return { ...khoVmalloc, to }
 }
 
 /** Addresses per chunk: 511, 2047 or 8191 (KHO_VMALLOC_SIZE). */

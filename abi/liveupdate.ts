@@ -4,6 +4,7 @@
  * Source: include/uapi/linux/liveupdate.h.
  */
 import { LIVEUPDATE_SESSION_NAME_LENGTH } from './luo.ts'
+import type { StructType } from './schema.ts'
 import { s32le, struct, text, u32le, u64le } from './schema.ts'
 
 const source = 'include/uapi/linux/liveupdate.h'
@@ -47,3 +48,13 @@ export const liveupdateSessionGetName = struct(
   { doc: 'LIVEUPDATE_SESSION_GET_NAME (7.2 and later).', source },
   { size, reserved, name },
 )
+
+/** All of them, in the order of the header. */
+export const liveupdateUapi: readonly StructType[] = [
+  liveupdateIoctlCreateSession,
+  liveupdateIoctlRetrieveSession,
+  liveupdateSessionPreserveFd,
+  liveupdateSessionRetrieveFd,
+  liveupdateSessionFinish,
+  liveupdateSessionGetName,
+]

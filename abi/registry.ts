@@ -3,9 +3,12 @@
  * carry them. Adding an ABI version is one entry here and the schema that it names.
  */
 import { chosenNode, khoData, khoScratch, setupData } from './boot.ts'
+import { invariant } from './fault.ts'
 import { KHO_KEXEC_METADATA_VERSION, khoKexecMetadata } from './kexec-metadata.ts'
 import { khoV1Bitmap512, khoV1BitmapPage, khoV2, khoV3, khoV3Rc, khoV4 } from './kho.ts'
+import { khoBlockHeader } from './kho-block.ts'
 import { khoTestV1, khoTestV1Inline } from './kho-test.ts'
+import { khoVmalloc, khoVmallocChunk } from './kho-vmalloc.ts'
 import { luoV1, luoV1Flb, luoV1SessionV1, luoV2, luoV3, luoV4, luoV5 } from './luo.ts'
 import { memblockV1 } from './memblock.ts'
 import { memfdV1, memfdV2 } from './memfd.ts'
@@ -36,8 +39,16 @@ export interface ComponentVersion {
   readonly contract: Contract
   readonly place: ContractPlace
   readonly root: FdtNodeType | StructType
+  /** Structs of other components that this version's contract guards, too. */
+  readonly shares?: readonly SharedStruct[]
   /** Never in a release; the commit or window in which it lived. */
   readonly unreleased?: string
+}
+
+export interface SharedStruct {
+  readonly struct: StructType
+  /** First release of this version that has it, where not all do. */
+  readonly since?: string
 }
 
 export interface Component {
@@ -47,6 +58,8 @@ export interface Component {
   readonly subtree?: string
   /** Key of its record in the decoded tree. */
   readonly key: string
+  /** A test module's: no production kernel leaves it. */
+  readonly testOnly?: boolean
   /** Oldest first. */
   readonly versions: readonly ComponentVersion[]
 }
@@ -73,6 +86,8 @@ const unversioned: Pick<ComponentVersion, 'contract' | 'place'> = {
   place: { kind: 'none' },
 }
 
+const vmalloc: readonly SharedStruct[] = [{ struct: khoVmalloc }, { struct: khoVmallocChunk }]
+
 export const components: readonly Component[] = [
   {
     name: 'kho',
@@ -80,11 +95,33 @@ export const components: readonly Component[] = [
     key: 'kho',
     versions: [
       { id: 'kho-v1/bitmap-512', ...byCompatible('kho-v1'), root: khoV1Bitmap512 },
-      { id: 'kho-v1/bitmap-page', ...byCompatible('kho-v1'), root: khoV1BitmapPage },
-      { id: 'kho-v2', ...byCompatible('kho-v2'), root: khoV2, unreleased: '3f2ad90060f6 (7.1 window)' },
-      { id: 'kho-v3/rc', ...byCompatible('kho-v3'), root: khoV3Rc, unreleased: '7.1-rc1 to -rc5' },
-      { id: 'kho-v3', ...byCompatible('kho-v3'), root: khoV3 },
-      { id: 'kho-v4', ...byCompatible('kho-v4'), root: khoV4 },
+      {
+        id: 'kho-v1/bitmap-page',
+        ...byCompatible('kho-v1'),
+        root: khoV1BitmapPage,
+        shares: vmalloc.map((shared) => ({ ...shared, since: 'linux-6.18' })),
+      },
+      {
+        id: 'kho-v2',
+        ...byCompatible('kho-v2'),
+        root: khoV2,
+        shares: vmalloc,
+        unreleased: '3f2ad90060f6 (7.1 window)',
+      },
+      {
+        id: 'kho-v3/rc',
+        ...byCompatible('kho-v3'),
+        root: khoV3Rc,
+        shares: vmalloc,
+        unreleased: '7.1-rc1 to -rc5',
+      },
+      { id: 'kho-v3', ...byCompatible('kho-v3'), root: khoV3, shares: vmalloc },
+      {
+        id: 'kho-v4',
+        ...byCompatible('kho-v4'),
+        root: khoV4,
+        shares: [...vmalloc, { struct: khoBlockHeader }],
+      },
     ],
   },
   {
@@ -152,6 +189,7 @@ export const components: readonly Component[] = [
     doc: "State of the kernel's KHO test module.",
     subtree: 'kho_test',
     key: 'kho_test',
+    testOnly: true,
     versions: [
       { id: 'kho-test-v1/inline', ...byCompatible('kho-test-v1'), root: khoTestV1Inline },
       { id: 'kho-test-v1', ...byCompatible('kho-test-v1'), root: khoTestV1 },
@@ -310,6 +348,34 @@ export function versionById(id: string): ComponentVersion | undefined {
 
 export function releaseByName(name: string): Release | undefined {
   return releases.find((release) => release.name === name)
+}
+
+/**
+ * The release that a kernel's version belongs to: `linux-7.2`, `7.2`, `v7.2.13`, and where a stable
+ * update changed the format the one in force (`6.17.8` is linux-6.17, `6.17.12` is linux-6.17.9).
+ */
+export function releaseFor(text: string): Release | undefined {
+  const exact = releaseByName(text)
+  const version = /^(?:linux-|v)?(\d+)\.(\d+)(?:\.(\d+))?$/.exec(text)
+  if (exact || !version) return exact
+  const [, major, minor, update = '0'] = version
+  return releases.findLast((release) => {
+    const known = /^linux-(\d+)\.(\d+)(?:\.(\d+))?$/.exec(release.name)
+    if (!known) return false
+    return known[1] === major && known[2] === minor && Number(known[3] ?? 0) <= Number(update)
+  })
+}
+
+/** Position of a release in time; a name that is not registered is our bug. */
+export function releaseIndex(name: string): number {
+  const index = releases.findIndex((release) => release.name === name)
+  invariant(index >= 0, `no release ${name}`)
+  return index
+}
+
+/** Releases that carry a version, oldest first. */
+export function releasesWith(versionId: string): readonly Release[] {
+  return releases.filter((release) => Object.values(release.versions).includes(versionId))
 }
 
 /** What a contract says, for people: `kho-v4`, `kexec-metadata 1`. */
