@@ -8,6 +8,7 @@
  */
 import type { PageSize, Target } from './layout.ts'
 import { layoutOf, pageShift } from './layout.ts'
+import { type PhysAddr, phys } from './memory.ts'
 import type { ChunksEdge, RadixEdge } from './schema.ts'
 import { array, bitmap, pa64le, struct, u32le } from './schema.ts'
 
@@ -122,10 +123,25 @@ export function radixKey(pa: bigint, order: number, pageSize: PageSize): bigint 
   return (1n << (64n - shift)) | (pa >> shift)
 }
 
-/** Order and address of a key; undefined for 0, which has no marker bit. Mirrors kho_radix_decode_key(). */
-export function decodeRadixKey(key: bigint, pageSize: PageSize): { pa: bigint; order: number } | undefined {
-  if (key === 0n) return undefined
-  const order = 64 - pageShift(pageSize) - (key.toString(2).length - 1)
-  if (order < 0) return undefined
-  return { pa: BigInt.asUintN(64, key << BigInt(pageShift(pageSize) + order)), order }
+/** Whether a tree of this shape is too shallow to store the marker of order-0 keys. */
+export function losesOrder0Marker({ leafLog2, tableLog2, depth, order0Log2 }: RadixShape): boolean {
+  return leafLog2 + (depth - 1) * tableLog2 <= order0Log2
+}
+
+/**
+ * Order and address of a key as stored; undefined for a key without a place for its order: 0, or a top
+ * bit above the marker of order 0. Mirrors kho_radix_decode_key(), and repairs lost markers.
+ */
+export function decodeRadixKey(
+  key: bigint,
+  shape: RadixShape,
+  pageSize: PageSize,
+): { pa: PhysAddr; order: number } | undefined {
+  const topBit = key === 0n ? -1 : key.toString(2).length - 1
+  if (losesOrder0Marker(shape) && topBit < LOST_MARKER_BELOW) {
+    return { pa: phys(key << BigInt(pageShift(pageSize))), order: 0 }
+  }
+  const order = shape.order0Log2 - topBit
+  if (topBit < 0 || order < 0) return undefined
+  return { pa: phys(key << BigInt(pageShift(pageSize) + order)), order }
 }

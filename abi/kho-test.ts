@@ -10,12 +10,16 @@ import { compatible, fdtNode, inlineArray, u32le, u64le } from './schema.ts'
 const KHO_TEST_MAGIC = 0x4b484f21
 const source = 'lib/test_kho.c'
 
-const folioInfo = u64le('Physical address of the folio, its order in the low bits.', { show: 'hex' })
+const folioInfo = u64le('Physical address of the folio, its order in the low bits.', {
+  show: 'hex',
+  measures: 'address-order',
+})
 
 function test(foliosInfo: PropertyType) {
   return fdtNode({
     doc: 'State of the KHO test module.',
     source,
+    slack: { count: 'nr_folios', bytes: 8 },
     properties: {
       compatible: compatible('kho-test-v1'),
       magic: u32le('KHO_TEST_MAGIC.', { show: 'hex', only: KHO_TEST_MAGIC }),

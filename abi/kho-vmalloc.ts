@@ -40,8 +40,12 @@ export const khoVmalloc = struct(
   {
     first: pa64le('First chunk, 0 if there is no memory.'),
     total_pages: u32le('Base pages of the area, not entries.', { ctype: 'unsigned int' }),
-    flags: u16le('How the area was allocated.', { flags: vmallocFlags, ctype: 'unsigned short' }),
-    order: u16le('Order of each group of pages.', { ctype: 'unsigned short' }),
+    flags: u16le('How the area was allocated.', {
+      flags: vmallocFlags,
+      default: vmallocFlags.ALLOC,
+      ctype: 'unsigned short',
+    }),
+    order: u16le('Order of each group of pages.', { default: 0, ctype: 'unsigned short' }),
   },
 )
 

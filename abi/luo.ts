@@ -96,7 +96,7 @@ export const luoFlbHeaderSer = packed(
   'luo_flb_header_ser',
   { doc: 'Head of the array of FLBs.', source },
   {
-    pgcnt: u64le('Pages of the array; always 1 and never read.'),
+    pgcnt: u64le('Pages of the array; always 1 and never read.', { default: 1 }),
     count: u64le('Number of FLBs.'),
   },
 )

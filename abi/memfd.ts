@@ -28,10 +28,15 @@ export const memfdFolio = packed(
   { doc: 'One folio of a preserved memfd.', source },
   {
     ...bitfields(u64le('Frame number and flags.'), {
-      pfn: [0, 52, "Frame number of the folio's first page; 0 is a hole.", { show: 'hex' }],
+      pfn: [
+        0,
+        52,
+        "Frame number of the folio's first page; 0 is a hole.",
+        { show: 'hex', measures: 'frame' },
+      ],
       flags: [52, 12, 'State of the folio.', { flags: memfdFolioFlags }],
     }),
-    index: u64le('Page offset of the folio within the file.'),
+    index: u64le('Page offset of the folio within the file.', { measures: 'page-index' }),
   },
 )
 
@@ -41,7 +46,7 @@ export const memfdV1 = packed(
   'memfd_luo_ser',
   { doc: 'A preserved memfd.', source },
   {
-    pos: u64le('File position (f_pos).'),
+    pos: u64le('File position (f_pos).', { default: 0 }),
     size: u64le('File size (i_size).', { show: 'bytes' }),
     nr_folios: u64le('Entries of `folios`.'),
     folios,
@@ -53,10 +58,13 @@ export const memfdV2 = packed(
   'memfd_luo_ser',
   { doc: 'A preserved memfd with its seals.', source },
   {
-    pos: u64le('File position (f_pos).'),
+    pos: u64le('File position (f_pos).', { default: 0 }),
     size: u64le('File size (i_size).', { show: 'bytes' }),
-    seals: u32le('Seals in force; a bit outside MEMFD_LUO_ALL_SEALS is refused.', { flags: memfdSeals }),
-    flags: u32le('None defined; not looked at.'),
+    seals: u32le('Seals in force; a bit outside MEMFD_LUO_ALL_SEALS is refused.', {
+      flags: memfdSeals,
+      default: 0,
+    }),
+    flags: u32le('None defined; not looked at.', { default: 0 }),
     nr_folios: u64le('Entries of `folios`.'),
     folios,
   },

@@ -7,11 +7,18 @@
  * reader of a schema sees the same graph.
  */
 
-declare const repr: unique symbol
+/** Carries the value's type; never present at run time. */
+export declare const repr: unique symbol
 
 /** How a number is printed: addresses, frame numbers, tokens and handles in hex, the rest in decimal. */
 export type Show = 'dec' | 'hex' | 'bytes'
 export type ByteOrder = 'le' | 'be'
+
+/**
+ * What a number says about memory: the number of a page frame, a place in a file counted in pages, or an
+ * address with the order of its unit in the low bits.
+ */
+export type Measure = 'frame' | 'page-index' | 'address-order'
 
 /** Named bits of a flags word, lowest first, by mask. */
 export type Flags = Readonly<Record<string, number>>
@@ -34,6 +41,9 @@ export interface IntType<V extends number | bigint = number | bigint> extends De
   readonly flags?: Flags
   /** The only value this version of the format allows. */
   readonly only?: number
+  /** What the kernel writes where no state asks for another value. */
+  readonly default?: number
+  readonly measures?: Measure
   /** What the stored address leads to; several where only evidence in the image can tell. */
   readonly to?: Edge
   readonly [repr]?: V
@@ -47,6 +57,7 @@ export interface BitsType<V extends number | bigint = number | bigint> extends D
   readonly width: number
   readonly show: Show
   readonly flags?: Flags
+  readonly measures?: Measure
   readonly [repr]?: V
 }
 
@@ -202,6 +213,13 @@ export type PropertyType =
   | { readonly kind: 'compatible'; readonly value: string; readonly doc: string }
   | { readonly kind: 'inline-array'; readonly element: IntType; readonly count: string; readonly doc: string }
 
+/** How the kernel puts an FDT together; decides the order of nodes, properties and names, and the offsets. */
+export type FdtStyle =
+  /** fdt_create(), fdt_begin_node(), fdt_property() … fdt_finish(). */
+  | 'sequential'
+  /** That for the root and its properties, then fdt_add_subnode() and fdt_setprop() for each child. */
+  | 'edited'
+
 export interface FdtNodeType extends Described {
   readonly kind: 'fdt-node'
   readonly source: string
@@ -210,6 +228,10 @@ export interface FdtNodeType extends Described {
   readonly children?: Readonly<Record<string, FdtNodeType>>
   /** Children with names of their own, shown as the list `as`. */
   readonly each?: { readonly as: string; readonly node: FdtNodeType }
+  /** Of a root node; sequential if not said. */
+  readonly style?: FdtStyle
+  /** Of a root node: bytes of the buffer beyond one page, for each unit of the property `count`. */
+  readonly slack?: { readonly count: string; readonly bytes: number }
 }
 
 interface IntOptions {
@@ -217,6 +239,8 @@ interface IntOptions {
   readonly key?: string
   readonly flags?: Flags
   readonly only?: number
+  readonly default?: number
+  readonly measures?: Measure
   readonly to?: Edge
   readonly ctype?: string
 }
@@ -282,7 +306,7 @@ type BitfieldSpec = readonly [
   shift: number,
   width: number,
   doc: string,
-  options?: { readonly show?: Show; readonly flags?: Flags },
+  options?: { readonly show?: Show; readonly flags?: Flags; readonly measures?: Measure },
 ]
 
 /** Splits one word into named bit fields; `[shift, width, doc]`, bit 0 lowest. */

@@ -242,6 +242,8 @@ export class VmallocArray {
   /** What one element is called. */
   readonly item: string
   readonly target: Target
+  /** Struct of the chunk pages. */
+  readonly chunk: StructType
   readonly chunks: readonly PhysAddr[]
   /** Address of each group of 2^order pages. */
   readonly groups: BigUint64Array
@@ -249,7 +251,8 @@ export class VmallocArray {
   readonly count: number
   readonly elementSize: number
   readonly #memory: PhysicalMemory
-  readonly #groupBytes: number
+  /** Bytes of one group. */
+  readonly groupBytes: number
 
   constructor(
     memory: PhysicalMemory,
@@ -263,23 +266,24 @@ export class VmallocArray {
     this.element = link.edge.element
     this.item = link.edge.item
     this.target = target
+    this.chunk = link.edge.chunk
     this.count = link.count
     this.chunks = chunks
     this.groups = groups
     this.elementSize = this.element.kind === 'int' ? this.element.bytes : layoutOf(this.element, target).size
-    this.#groupBytes = target.pageSize * 2 ** link.descriptor.order
+    this.groupBytes = target.pageSize * 2 ** link.descriptor.order
   }
 
   /** Elements for which there is memory; at most `count`. */
   get available(): number {
-    return Math.min(this.count, Math.floor((this.groups.length * this.#groupBytes) / this.elementSize))
+    return Math.min(this.count, Math.floor((this.groups.length * this.groupBytes) / this.elementSize))
   }
 
   /** Where element `index` starts; elements do not cross a page's end, as their size divides it. */
   addressOf(index: number): PhysAddr {
     const offset = index * this.elementSize
-    const group = this.groups[Math.floor(offset / this.#groupBytes)] as bigint
-    return phys(group + BigInt(offset % this.#groupBytes))
+    const group = this.groups[Math.floor(offset / this.groupBytes)] as bigint
+    return phys(group + BigInt(offset % this.groupBytes))
   }
 
   /** One element, decoded; undefined where the image does not hold it. */
@@ -309,10 +313,10 @@ export class VmallocArray {
    * `index` on. Groups that the image lacks are left out; the index tells.
    */
   *pieces(): Generator<{ readonly index: number; readonly count: number; readonly bytes: Uint8Array }> {
-    const perGroup = this.#groupBytes / this.elementSize
-    const buffer = new Uint8Array(Math.min(this.#groupBytes, 1 << 20))
+    const perGroup = this.groupBytes / this.elementSize
+    const buffer = new Uint8Array(Math.min(this.groupBytes, 1 << 20))
     for (let group = 0; group < this.groups.length; group++) {
-      for (let offset = 0; offset < this.#groupBytes; offset += buffer.length) {
+      for (let offset = 0; offset < this.groupBytes; offset += buffer.length) {
         const index = group * perGroup + offset / this.elementSize
         const count = Math.min(buffer.length / this.elementSize, this.count - index)
         if (count <= 0) return

@@ -269,7 +269,7 @@ function followHandler(
 ): Node | undefined {
   const name = decodeText(compatible)
   const version = versionsFor(fileHandlers, name)[0]
-  if (!version || version.root.kind !== 'struct') {
+  if (version?.root.kind !== 'struct') {
     const known = fileHandlers.versions.map((candidate) => candidate.id).join(', ')
     context.faults.add(place, 'COMPATIBLE_UNKNOWN', {
       pa: place.path.length > 0 ? pointer.pa : pa,
@@ -458,7 +458,8 @@ function expectedLength(type: PropertyType, values: Values, target: Target): num
   return undefined
 }
 
-function readInt(type: IntType, bytes: Uint8Array): number | bigint {
+/** A stored word in its own byte order; `bytes` holds at least its size. */
+export function readInt(type: IntType, bytes: Uint8Array): number | bigint {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const little = type.order === 'le'
   switch (type.bytes) {

@@ -10,7 +10,8 @@ import { hex } from '../abi/memory.ts'
 import type { ComponentVersion } from '../abi/registry.ts'
 import type { ChunksEdge, FdtNodeType, RadixEdge } from '../abi/schema.ts'
 import { FaultList, type Place } from './faults.ts'
-import { type PreservedMap, walkMap } from './map.ts'
+import type { PreservedMap } from './map.ts'
+import { walkMap } from './map-walk.ts'
 
 /** What is known about a handover before its map is read. */
 export interface MapFacts {

@@ -45,10 +45,8 @@ function sequenceLength(lead: number): number {
   return lead >= 0xf0 && lead < 0xf5 ? 4 : 0
 }
 
-/** C0 and C1 controls, DEL, line separators and the marks that reorder or hide text. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not reach a terminal.
-const UNPRINTABLE =
-  /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/g
+/** Controls (C0, C1, DEL), invisible format characters and those that reorder text, line separators. */
+const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu
 
 /** Text safe for a terminal: control and invisible characters as `\xNN` or `\u{N}`. */
 export function printable(text: string): string {

@@ -1,0 +1,274 @@
+/**
+ * Walkers over both forms of the map of preserved memory. No pointer, order or count is trusted; no
+ * page is visited twice.
+ *
+ * Mirrors kho_mem_deserialize() (kho-v1) and kho_radix_walk_tree() (kho-v2 and later).
+ */
+import {
+  decodeRadixKey,
+  khoserMemBitmapPtr,
+  type khoserMemChunk,
+  losesOrder0Marker,
+  type RadixShape,
+  radixShape,
+} from '../abi/kho-map.ts'
+import { countOf, fieldOf, layoutOf, pageShift, type Target } from '../abi/layout.ts'
+import { hex, type PhysAddr, type PhysicalMemory, phys } from '../abi/memory.ts'
+import type { ArrayType, ChunksEdge, Infer, RadixEdge } from '../abi/schema.ts'
+import { behind, type FaultList, type Place } from './faults.ts'
+import { type MapPage, PreservedMap, type Window } from './map.ts'
+import { readBytes } from './read.ts'
+import { decodeStruct } from './record.ts'
+
+/** Frame numbers are at most 52 bits wide, so plain numbers hold them exactly. */
+const MAX_PFN = 2 ** 52
+
+/** Collects pages and windows while a map is walked, and refuses to visit a page twice. */
+class MapBuilder {
+  readonly pages: MapPage[] = []
+  readonly windows = new Map<number, Window[]>()
+  readonly #visited = new Map<bigint, MapPage>()
+
+  /** Registers a page; false, with a fault, where it was reached before. */
+  visit(page: MapPage, place: Place, pointer: PhysAddr, faults: FaultList): boolean {
+    const before = this.#visited.get(page.pa)
+    if (before) {
+      const found = `${hex(page.pa)}, reached before as ${before.role} of level ${before.level}`
+      faults.add(place, 'REACHED_TWICE', {
+        pa: pointer,
+        length: 8,
+        message: 'page of the map reached twice',
+        expected: 'each page of the map once',
+        found,
+      })
+      return false
+    }
+    this.#visited.set(page.pa, page)
+    this.pages.push(page)
+    return true
+  }
+
+  add(order: number, window: Window): void {
+    if (window.bits <= 0) return
+    const list = this.windows.get(order) ?? []
+    this.windows.set(order, list)
+    list.push(window)
+  }
+}
+
+export interface MapContext {
+  readonly memory: PhysicalMemory
+  readonly target: Target
+  readonly faults: FaultList
+}
+
+/** Walks the map that `pointer` (stored at `pointer.pa`) leads to. Address 0 is an empty map. */
+export function walkMap(
+  context: MapContext,
+  edge: ChunksEdge | RadixEdge,
+  root: bigint,
+  place: Place,
+  pointerPa: PhysAddr,
+): PreservedMap {
+  const builder = new MapBuilder()
+  if (root !== 0n) {
+    if (edge.kind === 'chunks') walkChunks(context, builder, edge, phys(root), place, pointerPa)
+    else new RadixWalk(context, builder, edge).walk(phys(root), place, pointerPa)
+  }
+  return new PreservedMap(context.memory, context.target, edge, builder.pages, builder.windows)
+}
+
+function aligned(
+  context: MapContext,
+  target: bigint,
+  boundary: number,
+  place: Place,
+  pointerPa: PhysAddr,
+): boolean {
+  if (target % BigInt(boundary) === 0n) return true
+  context.faults.add(place, 'ADDRESS_MISALIGNED', {
+    pa: pointerPa,
+    length: 8,
+    message: `address ${hex(target)} in the map of preserved memory is misaligned`,
+    expected: `a multiple of ${boundary}`,
+    found: hex(target),
+  })
+  return false
+}
+
+type Chunk = Infer<typeof khoserMemChunk>
+
+function walkChunks(
+  context: MapContext,
+  builder: MapBuilder,
+  edge: ChunksEdge,
+  first: PhysAddr,
+  start: Place,
+  startPointer: PhysAddr,
+): void {
+  const { memory, target, faults } = context
+  const shift = pageShift(target.pageSize)
+  const entries = fieldOf(edge.chunk, 'bitmaps', target)
+  const capacity = countOf(entries.type as ArrayType, target, entries.offset)
+  const entrySize = entries.size / capacity
+  const header = fieldOf(edge.chunk, 'hdr', target)
+  let pa = first
+  let place = start
+  let pointerPa = startPointer
+  while (pa !== 0n) {
+    if (!aligned(context, pa, target.pageSize, place, pointerPa)) return
+    const page: MapPage = { pa, length: target.pageSize, role: 'chunk', level: 1, prefix: 0n }
+    if (!builder.visit(page, place, pointerPa, faults)) return
+    const read = readBytes(memory, pa, target.pageSize)
+    if ('unreadable' in read) {
+      faults.addUnreadable(place, target.pageSize, read.unreadable)
+      return
+    }
+    const chunk = decodeStruct(edge.chunk, read.bytes, target) as Chunk
+    const { order, num_elms: count } = chunk.hdr
+    const headerPa = phys(pa + BigInt(header.offset))
+    if (order + shift >= 64) {
+      faults.add(place, 'ORDER_RANGE', {
+        pa: headerPa,
+        length: header.size,
+        message: `chunk at ${hex(pa)} has order ${order}`,
+        expected: `below ${64 - shift}`,
+        found: String(order),
+      })
+      return
+    }
+    if (count > capacity) {
+      faults.add(place, 'COUNT_RANGE', {
+        pa: headerPa,
+        length: header.size,
+        message: `chunk at ${hex(pa)} claims ${count} bitmaps`,
+        expected: `at most ${capacity}`,
+        found: String(count),
+      })
+      return
+    }
+    for (let i = 0; i < count; i++) {
+      const at = phys(pa + BigInt(entries.offset + i * entrySize))
+      addBitmap(context, builder, edge, chunk.bitmaps[i] as Chunk['bitmaps'][number], order, place, at)
+    }
+    pointerPa = headerPa
+    place = behind(place, { path: [...place.path, 'next'], pa: pointerPa }, chunk.hdr.next)
+    pa = phys(chunk.hdr.next)
+  }
+}
+
+function addBitmap(
+  context: MapContext,
+  builder: MapBuilder,
+  edge: ChunksEdge,
+  entry: { phys_start: bigint; bitmap: bigint },
+  order: number,
+  place: Place,
+  entryPa: PhysAddr,
+): void {
+  const { memory, target, faults } = context
+  const { size } = layoutOf(edge.bitmap, target)
+  const shift = pageShift(target.pageSize)
+  const pointerPa = phys(entryPa + BigInt(fieldOf(khoserMemBitmapPtr, 'bitmap', target).offset))
+  if (!aligned(context, entry.phys_start, target.pageSize, place, entryPa)) return
+  if (!aligned(context, entry.bitmap, Math.min(size, 8), place, pointerPa)) return
+  const page: MapPage = {
+    pa: phys(entry.bitmap),
+    length: size,
+    role: 'bitmap',
+    level: order,
+    prefix: entry.phys_start,
+  }
+  if (!builder.visit(page, place, pointerPa, faults)) return
+  const inside = behind(place, { path: [...place.path, 'bitmap'], pa: pointerPa }, entry.bitmap)
+  const read = readBytes(memory, page.pa, size)
+  if ('unreadable' in read) {
+    faults.addUnreadable(inside, size, read.unreadable)
+    return
+  }
+  const basePfn = Number(entry.phys_start >> BigInt(shift))
+  const room = Math.floor((MAX_PFN - basePfn) / 2 ** order)
+  builder.add(order, { basePfn, bitmap: page.pa, length: size, firstBit: 0, bits: Math.min(size * 8, room) })
+}
+
+/** Depth-first walk over a radix tree; the shape bounds the recursion, the visited set the work. */
+class RadixWalk {
+  readonly #context: MapContext
+  readonly #builder: MapBuilder
+  readonly #edge: RadixEdge
+  readonly #shape: RadixShape
+
+  constructor(context: MapContext, builder: MapBuilder, edge: RadixEdge) {
+    this.#context = context
+    this.#builder = builder
+    this.#edge = edge
+    this.#shape = radixShape(edge, context.target)
+  }
+
+  walk(root: PhysAddr, place: Place, pointerPa: PhysAddr): void {
+    this.#visit(root, this.#shape.depth - 1, 0n, place, pointerPa)
+  }
+
+  #visit(pa: PhysAddr, level: number, prefix: bigint, place: Place, pointerPa: PhysAddr): void {
+    const { memory, target, faults } = this.#context
+    const role = level === 0 ? 'leaf' : 'node'
+    const length = layoutOf(level === 0 ? this.#edge.leaf : this.#edge.node, target).size
+    if (!aligned(this.#context, pa, target.pageSize, place, pointerPa)) return
+    const page: MapPage = { pa, length, role, level, prefix }
+    if (!this.#builder.visit(page, place, pointerPa, faults)) return
+    const read = readBytes(memory, pa, length)
+    if ('unreadable' in read) {
+      faults.addUnreadable(place, length, read.unreadable)
+      return
+    }
+    if (level === 0) this.#leaf(pa, prefix, read.bytes, place)
+    else this.#node(pa, level, prefix, read.bytes, place)
+  }
+
+  #node(pa: PhysAddr, level: number, prefix: bigint, bytes: Uint8Array, place: Place): void {
+    const table = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    for (let index = 0; index < bytes.length / 8; index++) {
+      if (table.getUint32(index * 8, true) === 0 && table.getUint32(index * 8 + 4, true) === 0) continue
+      const target = table.getBigUint64(index * 8, true)
+      const pointerPa = phys(pa + BigInt(index * 8))
+      const next = behind(place, { path: [...place.path, `level${level}`, { index }], pa: pointerPa }, target)
+      const childPrefix = (prefix << BigInt(this.#shape.tableLog2)) | BigInt(index)
+      this.#visit(phys(target), level - 1, childPrefix, next, pointerPa)
+    }
+  }
+
+  /** Splits a leaf into windows of one order each: one, except where the marker bit lies inside the leaf. */
+  #leaf(pa: PhysAddr, prefix: bigint, bytes: Uint8Array, place: Place): void {
+    const { leafLog2, order0Log2 } = this.#shape
+    const { pageSize } = this.#context.target
+    const window = { bitmap: pa, length: bytes.length }
+    const bits = 2 ** leafLog2
+    const firstKey = prefix << BigInt(leafLog2)
+    if (firstKey !== 0n || losesOrder0Marker(this.#shape)) {
+      const first = decodeRadixKey(firstKey, this.#shape, pageSize)
+      if (!first) {
+        this.#badKey(pa, place, `key ${hex(firstKey)} has no place for an order`)
+        return
+      }
+      const basePfn = Number(first.pa / BigInt(pageSize))
+      this.#builder.add(first.order, { ...window, basePfn, firstBit: 0, bits })
+      return
+    }
+    if ((bytes[0] as number) & 1) this.#badKey(pa, place, 'key 0 is set, which has no marker bit')
+    for (let marker = 0; marker < leafLog2; marker++) {
+      const order = order0Log2 - marker
+      this.#builder.add(order, { ...window, basePfn: 0, firstBit: 2 ** marker, bits: 2 ** marker })
+    }
+  }
+
+  #badKey(pa: PhysAddr, place: Place, found: string): void {
+    const expected = `a key with its marker bit at ${this.#shape.order0Log2} or below`
+    this.#context.faults.add(place, 'RADIX_KEY', {
+      pa,
+      length: 8,
+      message: `leaf of the radix tree at ${hex(pa)} holds an impossible key`,
+      expected,
+      found,
+    })
+  }
+}
