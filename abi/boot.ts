@@ -18,6 +18,9 @@ export const KHO_NOTE_TYPE = 1
 /** early_memremap() maps at most this many bytes, so neither FDT nor scratch array may be longer. */
 export const EARLY_MEMREMAP_MAX = 256 * 1024
 
+/** Alignment in bytes of the scratch array, a kexec segment: kho_fill_kimage(). */
+export const KHO_SCRATCH_ARRAY_ALIGN = 64 * 1024
+
 export const setupData = struct(
   'setup_data',
   {

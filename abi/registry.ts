@@ -12,7 +12,7 @@ import { khoVmalloc, khoVmallocChunk } from './kho-vmalloc.ts'
 import { luoV1, luoV1Flb, luoV1SessionV1, luoV2, luoV3, luoV4, luoV5 } from './luo.ts'
 import { memblockV1 } from './memblock.ts'
 import { memfdV1, memfdV2 } from './memfd.ts'
-import type { FdtNodeType, StructType } from './schema.ts'
+import type { FdtNodeType, FdtStyle, StructType } from './schema.ts'
 
 /**
  * How a version says in the image which it is. Kernel developers move between the shapes: a string, a
@@ -216,6 +216,8 @@ export interface Release {
   /** Stable releases covered, as far as known. */
   readonly covers: string
   readonly versions: ReleaseVersions
+  /** How it writes its root FDT, where not as the version's declaration says. */
+  readonly rootStyle?: FdtStyle
   /** Not a release: a state of the tree between two. */
   readonly unreleased?: boolean
 }
@@ -231,11 +233,13 @@ export const releases: readonly Release[] = [
   {
     name: 'linux-6.17.9',
     covers: '6.17.9 and later 6.17',
+    rootStyle: 'sequential',
     versions: { kho: 'kho-v1/bitmap-page', memblock: 'memblock-v1', 'kho-test': 'kho-test-v1/inline' },
   },
   {
     name: 'linux-6.18',
     covers: '6.18',
+    rootStyle: 'sequential',
     versions: { kho: 'kho-v1/bitmap-page', memblock: 'memblock-v1', 'kho-test': 'kho-test-v1' },
   },
   {

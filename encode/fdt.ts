@@ -21,7 +21,8 @@ import {
   fdtReserveEntry,
 } from '../abi/fdt.ts'
 import { layoutOf, type Target } from '../abi/layout.ts'
-import type { FdtStyle, FdtTree } from './handover.ts'
+import type { FdtStyle } from '../abi/schema.ts'
+import type { FdtTree } from './handover.ts'
 import { textBytes } from './text.ts'
 import { viewOf, writeStruct } from './write.ts'
 

@@ -14,7 +14,7 @@ import type { khoData } from '../abi/boot.ts'
 import type { PageSize } from '../abi/layout.ts'
 import type { PhysAddr } from '../abi/memory.ts'
 import type { ReleaseVersions } from '../abi/registry.ts'
-import type { Infer } from '../abi/schema.ts'
+import type { FdtStyle, Infer } from '../abi/schema.ts'
 import type { SparseMemory } from './memory.ts'
 import type { RunTable, UnitTable } from './runs.ts'
 import type { EncodeProblem } from './write.ts'
@@ -56,15 +56,8 @@ export interface Scratch extends Placed {
   readonly areas: readonly { readonly addr: bigint; readonly size: bigint }[]
 }
 
-/** How the kernel put an FDT together; decides the order of nodes, properties and names, and the offsets. */
-export type FdtStyle =
-  /** fdt_create() … fdt_finish(): 6.16 to 6.18 root, and every sub-FDT. */
-  | 'sequential'
-  /** An empty tree, then fdt_add_subnode() and fdt_setprop() for each subtree: root from 6.19 on. */
-  | 'edited'
-
 export interface Root extends Placed {
-  /** Without it, as the declaration of the version says. */
+  /** How the kernel put it together; without it, as the declaration of the version says. */
   readonly style?: FdtStyle
   /** `preserved-memory-map` as written, where it is not the address of the map in `preserved`. */
   readonly memory_map?: bigint
