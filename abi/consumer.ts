@@ -201,7 +201,7 @@ const metadata = {
   component: 'kexec-metadata',
   outcome: 'loses',
   by: 'kho_in_kexec_metadata()',
-  since: 'linux-7.1',
+  since: 'kho-v2',
 } as const
 const test = { component: 'kho-test', outcome: 'loses', errno: 'EINVAL', since: 'linux-6.17' } as const
 

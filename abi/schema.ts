@@ -7,9 +7,6 @@
  * reader of a schema sees the same graph.
  */
 
-/** Carries the value's type; never present at run time. */
-export declare const repr: unique symbol
-
 /** How a number is printed: addresses, frame numbers, tokens and handles in hex, the rest in decimal. */
 export type Show = 'dec' | 'hex' | 'bytes'
 export type ByteOrder = 'le' | 'be'
@@ -19,6 +16,10 @@ export type ByteOrder = 'le' | 'be'
  * address with the order of its unit in the low bits.
  */
 export type Measure = 'frame' | 'page-index' | 'address-order'
+
+/**
+ * `$value` in the types below carries the type of a decoded value; it is never there at run time.
+ */
 
 /** Named bits of a flags word, lowest first, by mask. */
 export type Flags = Readonly<Record<string, number>>
@@ -46,7 +47,7 @@ export interface IntType<V extends number | bigint = number | bigint> extends De
   readonly measures?: Measure
   /** What the stored address leads to; several where only evidence in the image can tell. */
   readonly to?: Edge
-  readonly [repr]?: V
+  readonly $value?: V
 }
 
 /** Part of an integer word. Fields of one word are declared together by `bitfields`. */
@@ -58,28 +59,28 @@ export interface BitsType<V extends number | bigint = number | bigint> extends D
   readonly show: Show
   readonly flags?: Flags
   readonly measures?: Measure
-  readonly [repr]?: V
+  readonly $value?: V
 }
 
 /** `char[n]`: text up to the first NUL, any bytes. */
 export interface TextType extends Described {
   readonly kind: 'text'
   readonly bytes: number
-  readonly [repr]?: Uint8Array
+  readonly $value?: Uint8Array
 }
 
 /** Uninterpreted bytes of a fixed length. */
 export interface BytesType extends Described {
   readonly kind: 'bytes'
   readonly bytes: number
-  readonly [repr]?: Uint8Array
+  readonly $value?: Uint8Array
 }
 
 /** `u64[]` of bits, bit 0 lowest. `'page'`: fills a page. */
 export interface BitmapType extends Described {
   readonly kind: 'bitmap'
   readonly bytes: number | 'page'
-  readonly [repr]?: Uint8Array
+  readonly $value?: Uint8Array
 }
 
 /** Elements side by side. `'page'`: as many as fit between here and the end of the page. */
@@ -87,7 +88,7 @@ export interface ArrayType<E extends IntType | StructType = IntType | StructType
   readonly kind: 'array'
   readonly element: E
   readonly count: number | 'page'
-  readonly [repr]?: Infer<E>[]
+  readonly $value?: Infer<E>[]
 }
 
 export type FieldType = IntType | BitsType | TextType | BytesType | BitmapType | ArrayType | StructType
@@ -104,11 +105,11 @@ export interface StructType<F extends Fields = Fields> extends Described {
   readonly fields: F
   /** For descriptors that are embedded by value and lead to more memory, such as kho_vmalloc. */
   readonly to?: Edge
-  readonly [repr]?: { -readonly [K in keyof F]: Infer<F[K]> }
+  readonly $value?: { -readonly [K in keyof F]: Infer<F[K]> }
 }
 
 /** The value of a decoded schema: bigint for 64-bit words, number up to 32 bits, bytes for text. */
-export type Infer<T> = T extends { readonly [repr]?: infer V } ? NonNullable<V> : never
+export type Infer<T> = T extends { readonly $value?: infer V } ? NonNullable<V> : never
 
 /**
  * What an address leads to. `as` names the result in the decoded tree; it hangs on the nearest record

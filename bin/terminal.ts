@@ -1,7 +1,8 @@
 /**
- * The process's edge: streams, colour level, terminal width, exit codes. Nothing else in the project
- * touches `process`, and chalk lives here only.
+ * The process's edge: streams, colour level, terminal width, exit codes. Only this file and
+ * the entry touch `process`, and chalk lives here only.
  */
+import { once } from 'node:events'
 import { Chalk } from 'chalk'
 import type { Paint } from '../inspect/paint.ts'
 import { noPaint } from '../inspect/paint.ts'
@@ -19,6 +20,8 @@ export const ExitCode = {
 /** What a command may do to the outside: data on stdout, diagnostics on stderr. */
 export interface Terminal {
   readonly out: (text: string | Uint8Array) => void
+  /** Writes many pieces in chunks, as fast as the reader takes them. */
+  readonly outAll: (pieces: Iterable<string>) => Promise<void>
   readonly err: (line: string) => void
   /** Shows progress in place on a terminal's stderr; a no-op elsewhere. `undefined` clears it. */
   readonly progress: (text: string | undefined) => void
@@ -59,6 +62,7 @@ export function openTerminal(color: ColorChoice): Terminal {
   let shown = 0
   return {
     out: (text) => void stdout.write(text),
+    outAll: (pieces) => writeAll(stdout, pieces),
     err: (line) => void stderr.write(`${line}\n`),
     progress: (text) => {
       if (!stderr.isTTY || (text === undefined && shown === 0)) return
@@ -69,4 +73,17 @@ export function openTerminal(color: ColorChoice): Terminal {
     paint: paintAt(colorLevel(color, process.env, stdout.isTTY === true)),
     columns: stdout.columns ?? 100,
   }
+}
+
+const CHUNK_CHARACTERS = 1 << 16
+
+async function writeAll(stream: NodeJS.WriteStream, pieces: Iterable<string>): Promise<void> {
+  let chunk = ''
+  for (const piece of pieces) {
+    chunk += piece
+    if (chunk.length < CHUNK_CHARACTERS) continue
+    if (!stream.write(chunk)) await once(stream, 'drain')
+    chunk = ''
+  }
+  stream.write(chunk)
 }

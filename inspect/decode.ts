@@ -1,34 +1,32 @@
 /**
- * Decoding a handover: from the address of a root FDT to the typed tree and the list of faults.
+ * Decoding a handover: from the root FDT to the typed tree and the list of faults.
  *
  * Never throws on account of the image. What lies behind a fault is left out, the rest stays.
  */
-import { EARLY_MEMREMAP_MAX, type khoData, khoScratch } from '../abi/boot.ts'
+import { EARLY_MEMREMAP_MAX } from '../abi/boot.ts'
 import type { Fault } from '../abi/fault.ts'
 import { fdtHeader } from '../abi/fdt.ts'
-import { fieldOf, isPageSize, layoutOf, type PageSize, type Target } from '../abi/layout.ts'
+import { fieldOf, isPageSize, type PageSize, type Target } from '../abi/layout.ts'
 import { hex, type PhysAddr, type PhysicalMemory, type PhysRange, phys } from '../abi/memory.ts'
 import {
-  type Component,
   type ComponentVersion,
   componentByName,
   componentOfSubtree,
+  formatContract,
   releases,
   satisfies,
-  versionsFor,
 } from '../abi/registry.ts'
-import type { FdtNodeType, Infer } from '../abi/schema.ts'
+import type { FdtNodeType } from '../abi/schema.ts'
+import { bootRecord, decodeScratch, type KhoData, scratchFacts, scratchRanges } from './boot-entry.ts'
 import type { WalkContext } from './chain.ts'
-import { compatiblesOf, decodeFdtNode, decodeRecord, misfit, undeclaredNode } from './component.ts'
+import { compatiblesOf, decodeFdtNode, undeclaredNode } from './component.ts'
+import { restoreNames } from './cut-fdt.ts'
 import { behind, FaultList, type Place, ROOT, within } from './faults.ts'
-import { FDT_HEADER_SIZE, type Fdt, fdtTotalSize, hasFdtMagic, readFdt } from './fdt.ts'
-import { readBytes, readLeading } from './read.ts'
+import type { Fdt } from './fdt.ts'
 import { mapEdge, pageSizesToTry, type Reading, tryReadings } from './reading.ts'
-import { decodeStruct } from './record.ts'
+import { decodeBlob, type PlacedFdt, readPlacedFdt } from './subtree.ts'
 import { decodeText } from './text.ts'
-import { child, childrenOf, type ListNode, type Node, numberAt, type RecordNode } from './tree.ts'
-
-export type KhoData = Infer<typeof khoData>
+import { child, childrenOf, type Node, numberAt, type RecordNode } from './tree.ts'
 
 /** What is known from outside the handover itself. */
 export interface DecodeOptions {
@@ -40,22 +38,19 @@ export interface DecodeOptions {
   readonly boot?: KhoData
   /** Scratch areas where they are known without a boot entry. */
   readonly scratch?: readonly PhysRange[]
+  /** A root FDT of which nobody knows the address: a bare blob, or a copy of debugfs. */
+  readonly detached?: Uint8Array
   /** Blobs known by name although the root FDT may not say where they are (debugfs). */
   readonly blobs?: ReadonlyMap<string, Uint8Array>
-}
-
-/** An FDT of the handover, for annotation. */
-export interface PlacedFdt {
-  readonly path: string
-  readonly pa: PhysAddr
-  readonly fdt: Fdt
+  /** Puts such a blob into memory at the address that the root FDT tells. */
+  readonly placeBlob?: (pa: PhysAddr, bytes: Uint8Array) => void
 }
 
 export interface Handover {
   readonly memory: PhysicalMemory
   readonly target: Target
-  /** The root FDT's address. */
-  readonly fdt: PhysAddr
+  /** The root FDT's address; undefined for a detached one. */
+  readonly fdt: PhysAddr | undefined
   /** Undefined where the root's compatible string is not known. */
   readonly version: ComponentVersion | undefined
   /** All readings that were tried, best first; one where nothing was in doubt. */
@@ -65,15 +60,12 @@ export interface Handover {
   readonly faults: readonly Fault[]
 }
 
-/** Largest blob of a subsystem that is read as one FDT. */
-const MAX_BLOB_BYTES = 4 * 1024 * 1024
-/** Bytes shown of a blob that nothing here knows. */
-const RAW_BYTES = 256
-
-/** Decodes the handover whose root FDT lies at `pa`. */
+/** Decodes the handover whose root FDT lies at `pa` (0 for a detached one). */
 export function decodeHandover(memory: PhysicalMemory, pa: PhysAddr, options: DecodeOptions = {}): Handover {
   return new HandoverDecoder(memory, pa, options).decode()
 }
+
+const FALLBACK_PAGE_SIZE: PageSize = 4096
 
 class HandoverDecoder {
   readonly #memory: PhysicalMemory
@@ -89,35 +81,25 @@ class HandoverDecoder {
     this.#pa = pa
     this.#options = options
     this.#faults = new FaultList(memory)
-    this.#target = { pageSize: this.#knownPageSize() ?? 4096 }
+    this.#target = { pageSize: this.#knownPageSize() ?? FALLBACK_PAGE_SIZE }
   }
 
   decode(): Handover {
     const place = within(ROOT, 'kho')
-    const fdt = this.#readFdt(this.#pa, EARLY_MEMREMAP_MAX, place, 'kho')
+    const fdt = this.#readRoot(place)
     const scratch = this.#decodeBoot()
     if (!fdt?.root) return this.#result(undefined, [])
-    const found = compatiblesOf(fdt.root)
-    const versions = this.#allowed(found)
+    const versions = this.#allowed(compatiblesOf(fdt.root))
     if (versions.length === 0) {
-      this.#unknownRoot(fdt, found, place)
+      this.#unknownRoot(fdt, place)
       return this.#result(undefined, [])
     }
-    const readings = this.#read(fdt, versions, scratch, place)
+    const readings = this.#tryReadings(fdt, versions, scratch, place)
     const best = readings[0] as Reading
     this.#target = best.target
     this.#noteDoubt(readings, place)
-    const context = this.#context()
-    const root = decodeFdtNode(
-      context,
-      best.version.root as FdtNodeType,
-      fdt.root,
-      { pa: this.#pa },
-      'kho',
-      place,
-    )
-    this.#hangRoot(root, fdt, best)
-    this.#decodeSubtrees(context)
+    this.#hangRoot(fdt, best, place)
+    this.#decodeSubtrees(this.#context())
     return this.#result(best.version, readings, best.faults.list())
   }
 
@@ -136,74 +118,61 @@ class HandoverDecoder {
     readings: readonly Reading[],
     mapFaults: readonly Fault[] = [],
   ): Handover {
-    const tree: RecordNode = {
+    const doc = 'A handover.'
+    const root: Omit<RecordNode, 'children'> = {
       kind: 'record',
       segment: '',
       pa: this.#pa,
       length: 0,
       type: undefined,
-      doc: 'A handover.',
-      children: this.#children,
+      doc,
     }
-    const faults = [...mapFaults, ...this.#faults.list()]
     return {
       memory: this.#memory,
       target: this.#target,
-      fdt: this.#pa,
+      fdt: this.#options.detached ? undefined : this.#pa,
       version,
       readings,
-      tree,
+      tree: { ...root, children: this.#children },
       fdts: this.#fdts,
-      faults,
+      faults: [...mapFaults, ...this.#faults.list()],
     }
   }
 
-  /** Reads an FDT as far as the image holds it; its own faults become faults at `place`. */
-  #readFdt(pa: PhysAddr, limit: number, place: Place, path: string): Fdt | undefined {
-    const head = readLeading(this.#memory, pa, FDT_HEADER_SIZE)
-    if (head.length === 0) {
-      const read = readBytes(this.#memory, pa, FDT_HEADER_SIZE)
-      if ('unreadable' in read) this.#faults.addUnreadable(place, FDT_HEADER_SIZE, read.unreadable)
-      return undefined
-    }
-    const claimed = fdtTotalSize(head) ?? FDT_HEADER_SIZE
-    const fdt = readFdt(readLeading(this.#memory, pa, Math.min(Math.max(claimed, FDT_HEADER_SIZE), limit)))
-    for (const { code, offset, length, message, expected, found, nodes } of fdt.faults) {
-      const at = phys(pa + BigInt(offset))
-      this.#faults.add(within(place, ...nodes), code, { pa: at, length, message, expected, found })
-    }
-    this.#fdts.push({ path, pa, fdt })
-    return fdt
+  #readRoot(place: Place): Fdt | undefined {
+    const { detached } = this.#options
+    const context = detached
+      ? { ...this.#context(), memory: looseMemory(detached, this.#memory) }
+      : this.#context()
+    const fdt = readPlacedFdt(context, this.#pa, EARLY_MEMREMAP_MAX, place)
+    if (!fdt) return undefined
+    const named = restoreNames(fdt, componentByName('kho').versions, this.#target)
+    if (!detached) this.#fdts.push({ path: 'kho', pa: this.#pa, fdt: named })
+    return named
   }
 
-  /** The versions that the root's strings name, less those that the user ruled out. */
+  /** The versions that the root's strings name; if the user tells, just what he says. */
   #allowed(found: readonly string[]): readonly ComponentVersion[] {
-    const kho = componentByName('kho')
-    const named = kho.versions.filter((version) => found.some((text) => satisfies(version.contract, text)))
+    const { versions } = componentByName('kho')
     const { abi } = this.#options
-    if (abi === undefined) return named
-    return named.filter((version) => khoVersionIds(abi).includes(version.id))
+    if (abi !== undefined) return versions.filter((version) => khoVersionIds(abi).includes(version.id))
+    return versions.filter((version) => found.some((text) => satisfies(version.contract, text)))
   }
 
-  #unknownRoot(fdt: Fdt, found: readonly string[], place: Place): void {
-    const known = [
-      ...new Set(
-        componentByName('kho').versions.map(({ contract }) => (contract as { value: string }).value),
-      ),
-    ]
-    const told = this.#options.abi === undefined ? '' : ` (--abi ${this.#options.abi})`
+  #unknownRoot(fdt: Fdt, place: Place): void {
+    const found = compatiblesOf(fdt.root)
     this.#faults.add(within(place, 'compatible'), 'COMPATIBLE_UNKNOWN', {
       pa: this.#pa,
       length: fdt.bytes.length,
       message: `root FDT at ${hex(this.#pa)} is compatible with '${found.join("', '")}'`,
-      expected: `${known.join(', ')}${told}`,
+      expected: knownContracts().join(', '),
       found: found.join(', ') || 'no compatible property',
     })
     const node = fdt.root && undeclaredNode(fdt.root, { pa: this.#pa })
     if (node) this.#children.push({ ...node, segment: 'kho' })
   }
 
-  #read(
+  #tryReadings(
     fdt: Fdt,
     versions: readonly ComponentVersion[],
     scratch: readonly PhysRange[],
@@ -211,10 +180,9 @@ class HandoverDecoder {
   ): readonly Reading[] {
     const property = mapEdge(versions[0] as ComponentVersion)?.property
     const stored = fdt.root?.properties.find((candidate) => candidate.name === property)
-    const root = stored?.value.length === 8 ? readU64(stored.value) : 0n
     const facts = {
-      fdt: this.#pa,
-      root,
+      fdt: this.#options.detached ? undefined : this.#pa,
+      root: stored?.value.length === 8 ? readU64(stored.value) : 0n,
       rootPa: phys(this.#pa + BigInt(stored?.valueOffset ?? 0)),
       blobs: blobAddresses(fdt, versions),
       scratch,
@@ -228,8 +196,9 @@ class HandoverDecoder {
     const best = readings[0] as Reading
     const { entries, bytes } = best.map.summary()
     const rival = readings.slice(1).find((reading) => {
+      if (reading.score < best.score) return false
       const summary = reading.map.summary()
-      return reading.score === best.score && (summary.entries !== entries || summary.bytes !== bytes)
+      return summary.entries !== entries || summary.bytes !== bytes
     })
     if (!rival) return
     this.#faults.add(within(place, 'memory_map'), 'MAP_AMBIGUOUS', {
@@ -242,95 +211,76 @@ class HandoverDecoder {
     })
   }
 
-  /** kho: address and size first, then the stored fields; subtrees hang on the root of the tree. */
-  #hangRoot(root: RecordNode, fdt: Fdt, reading: Reading): void {
-    const { offset, size } = fieldOf(fdtHeader, 'totalsize', this.#target)
-    const facts: Node[] = [
-      {
-        kind: 'fact',
-        segment: 'fdt',
-        pa: this.#pa,
-        length: fdt.bytes.length,
-        value: this.#pa,
-        show: 'hex',
-        doc: 'Address of the root FDT.',
-      },
-      {
-        kind: 'value',
-        segment: 'totalsize',
-        pa: phys(this.#pa + BigInt(offset)),
-        length: size,
-        type: fdtHeader.fields.totalsize,
-        value: fdt.header.totalsize,
-      },
-    ]
+  /** kho: address and size first, then the stored fields; map and subtrees hang on the root of the tree. */
+  #hangRoot(fdt: Fdt, reading: Reading, place: Place): void {
+    const context = this.#context()
+    const type = reading.version.root as FdtNodeType
+    const root = decodeFdtNode(
+      context,
+      type,
+      fdt.root as NonNullable<Fdt['root']>,
+      { pa: this.#pa },
+      'kho',
+      place,
+    )
     const subtrees = child(root, 'subtrees')
-    const children = [...facts, ...root.children.filter((node) => node !== subtrees)]
-    this.#children.push({
-      ...root,
-      pa: this.#pa,
-      length: fdt.bytes.length,
-      children,
-      version: reading.version.id,
-    })
+    const children = [...this.#rootFacts(fdt), ...root.children.filter((node) => node !== subtrees)]
+    const length = this.#options.detached ? 0 : fdt.bytes.length
+    this.#children.push({ ...root, pa: this.#pa, length, children, version: reading.version.id })
     const { map } = reading
-    this.#children.push({ kind: 'preserved', segment: 'preserved', pa: this.#pa, length: 0, map })
+    const isThere = map.pages.length > 0 || map.missing === 0
+    if (isThere)
+      this.#children.push({ kind: 'preserved', segment: 'preserved', pa: this.#pa, length: 0, map })
     if (subtrees) this.#children.push(subtrees)
+  }
+
+  #rootFacts(fdt: Fdt): Node[] {
+    const { offset, size } = fieldOf(fdtHeader, 'totalsize', this.#target)
+    const type = fdtHeader.fields.totalsize
+    const pa = phys(this.#pa + BigInt(offset))
+    const totalsize: Node = {
+      kind: 'value',
+      segment: 'totalsize',
+      pa,
+      length: size,
+      type,
+      value: fdt.header.totalsize,
+    }
+    if (this.#options.detached) return [totalsize]
+    const doc = 'Address of the root FDT.'
+    const length = fdt.bytes.length
+    return [
+      { kind: 'fact', segment: 'fdt', pa: this.#pa, length, value: this.#pa, show: 'hex', doc },
+      totalsize,
+    ]
   }
 
   /** The boot entry and the scratch areas, as far as they are known. */
   #decodeBoot(): readonly PhysRange[] {
     const { boot, scratch } = this.#options
     if (boot) this.#children.push(bootRecord(boot))
-    if (!boot || boot.scratch_addr === 0n) {
-      if (scratch) this.#children.push(scratchFacts(scratch))
-      return scratch ?? []
-    }
-    const place = behind(
-      within(ROOT, 'scratch'),
-      { path: ['boot', 'scratch_addr'], pa: phys(0) },
-      boot.scratch_addr,
-    )
-    const { size } = layoutOf(khoScratch, this.#target)
-    const length = Number(
-      boot.scratch_size > BigInt(EARLY_MEMREMAP_MAX) ? BigInt(EARLY_MEMREMAP_MAX) : boot.scratch_size,
-    )
-    const read = readBytes(this.#memory, phys(boot.scratch_addr), length - (length % size))
-    if ('unreadable' in read) {
-      this.#faults.addUnreadable(place, length, read.unreadable)
-      return []
-    }
-    const items: RecordNode[] = []
-    for (let at = 0; at + size <= read.bytes.length; at += size) {
-      const segment = { index: at / size }
-      const element = { pa: phys(boot.scratch_addr + BigInt(at)), bytes: read.bytes.subarray(at, at + size) }
-      items.push(decodeRecord(this.#context(), khoScratch, element, segment, within(place, segment)))
-    }
-    const list: ListNode = {
-      kind: 'list',
-      segment: 'scratch',
-      pa: phys(boot.scratch_addr),
-      length,
-      doc: khoScratch.doc,
-      items,
-    }
+    const stored = boot && boot.scratch_addr !== 0n ? decodeScratch(this.#context(), boot) : undefined
+    const list = stored ?? (scratch && scratchFacts(scratch))
+    if (!list) return []
     this.#children.push(list)
-    return items.map((item) => {
-      const start = phys(numberAt(item, 'addr') ?? 0n)
-      return { start, end: start + BigInt(numberAt(item, 'size') ?? 0n) }
-    })
+    return scratchRanges(list)
   }
 
   #decodeSubtrees(context: WalkContext): void {
     const list = this.#children.find((node) => node.segment === 'subtrees')
-    const seen = new Set<string>()
+    const { blobs, placeBlob } = this.#options
+    const placed = new Set<string>()
     for (const item of list ? childrenOf(list) : []) {
       const name = subtreeName(item)
-      seen.add(name)
-      this.#decodeSubtree(context, item, name)
+      const bytes = blobs?.get(name)
+      const pa = numberAt(item, 'phys')
+      if (pa === undefined) continue
+      if (bytes) placeBlob?.(phys(pa), bytes)
+      placed.add(name)
     }
-    for (const [name, bytes] of this.#options.blobs ?? []) {
-      if (!seen.has(name)) this.#decodeLooseBlob(context, name, bytes)
+    for (const item of list ? childrenOf(list) : []) this.#decodeSubtree(context, item, subtreeName(item))
+    for (const [name, bytes] of blobs ?? []) {
+      if (!placed.has(name)) this.#decodeLooseBlob(context, name, bytes)
     }
   }
 
@@ -339,160 +289,42 @@ class HandoverDecoder {
     const address = numberAt(item, 'phys')
     if (address === undefined) return
     const pa = phys(address)
-    const key = component?.key ?? name
+    const key = component?.key ?? 'blob'
     const pointer = { path: ['subtrees', item.segment, 'phys'], pa: child(item, 'phys')?.pa ?? pa }
-    const place = behind(
-      component ? within(ROOT, key) : within(ROOT, 'subtrees', item.segment, 'blob'),
-      pointer,
-      pa,
-    )
+    const home = component ? within(ROOT, key) : within(ROOT, 'subtrees', item.segment, key)
+    const place = behind(home, pointer, pa)
     if (pa === 0n) {
-      this.#faults.add(place, 'ADDRESS_NULL', {
+      const message = `subtree ${name} has address 0`
+      context.faults.add(place, 'ADDRESS_NULL', {
         pa: pointer.pa,
         length: 8,
-        message: `subtree ${name} has address 0`,
+        message,
         expected: 'an address',
         found: '0x0',
       })
       return
     }
-    const size = numberAt(item, 'size')
-    const node = this.#decodeBlob(context, component, pa, size, place, key)
-    if (!node) return
-    if (component) this.#children.push(node)
-    else (item as RecordNode).children.push({ ...node, segment: 'blob' } as Node)
+    const blob = { component, key, pa, size: numberAt(item, 'size'), place }
+    const node = decodeBlob(context, blob, this.#fdts)
+    if (node && component) this.#children.push(node)
+    else if (node) (item as RecordNode).children.push(node)
   }
 
   /** A blob whose address the (cut) root FDT does not tell; decoded in a memory of its own. */
   #decodeLooseBlob(context: WalkContext, name: string, bytes: Uint8Array): void {
     const component = componentOfSubtree(baseName(name))
     if (!component) return
-    const place = within(ROOT, component.key)
+    const { key } = component
     const loose: WalkContext = { ...context, memory: looseMemory(bytes, this.#memory) }
-    const node = this.#decodeBlob(loose, component, phys(0), bytes.length, place, component.key)
+    const blob = { component, key, pa: phys(0), size: bytes.length, place: within(ROOT, key) }
+    const node = decodeBlob(loose, blob, [])
     if (node) this.#children.push(node)
   }
+}
 
-  /** One subsystem's blob: an FDT or a struct, by what its component's versions say; unknown ones stay raw. */
-  #decodeBlob(
-    context: WalkContext,
-    component: Component | undefined,
-    pa: PhysAddr,
-    size: number | bigint | undefined,
-    place: Place,
-    key: string,
-  ): Node | undefined {
-    const head = readLeading(context.memory, pa, FDT_HEADER_SIZE)
-    if (head.length === 0) {
-      const read = readBytes(context.memory, pa, FDT_HEADER_SIZE)
-      if ('unreadable' in read) context.faults.addUnreadable(place, FDT_HEADER_SIZE, read.unreadable)
-      return undefined
-    }
-    const isFdt = hasFdtMagic(head)
-    const places = component?.versions.map((version) => version.place.kind) ?? []
-    if (isFdt && (!component || places.includes('fdt-compatible'))) {
-      return this.#decodeFdtBlob(context, component, pa, size, place, key)
-    }
-    if (component && places.includes('field'))
-      return this.#decodeStructBlob(context, component, pa, size, place, key)
-    if (component) this.#blobUnknown(context, component, pa, place, 'no FDT')
-    const length = Math.min(Number(size ?? RAW_BYTES), RAW_BYTES)
-    const bytes = readLeading(context.memory, pa, length)
-    return {
-      kind: 'raw',
-      segment: key,
-      pa,
-      length: Number(size ?? bytes.length),
-      doc: 'Blob without a declaration.',
-      bytes,
-    }
-  }
-
-  #decodeFdtBlob(
-    context: WalkContext,
-    component: Component | undefined,
-    pa: PhysAddr,
-    size: number | bigint | undefined,
-    place: Place,
-    key: string,
-  ): Node | undefined {
-    const fdt = this.#readFdt(pa, MAX_BLOB_BYTES, place, key)
-    if (!fdt?.root) return undefined
-    const { totalsize } = fdt.header
-    if (size !== undefined && BigInt(size) !== BigInt(totalsize)) {
-      const expected = `${totalsize} bytes (totalsize)`
-      const message = 'blob-size and the totalsize of the FDT disagree'
-      context.faults.add(place, 'BLOB_SIZE', {
-        pa,
-        length: 8,
-        severity: 'warning',
-        message,
-        expected,
-        found: `${size} bytes`,
-      })
-    }
-    const strings = compatiblesOf(fdt.root)
-    const candidates = (component?.versions ?? []).filter((version) =>
-      strings.some((text) => satisfies(version.contract, text)),
-    )
-    const version = leastMisfit(candidates, fdt, context.target)
-    if (!version) {
-      if (component) this.#blobUnknown(context, component, pa, place, `compatible '${strings.join("', '")}'`)
-      return { ...undeclaredNode(fdt.root, { pa }), segment: key, length: fdt.bytes.length }
-    }
-    const record = decodeFdtNode(context, version.root as FdtNodeType, fdt.root, { pa }, key, place)
-    return { ...record, pa, length: fdt.bytes.length, version: version.id }
-  }
-
-  #decodeStructBlob(
-    context: WalkContext,
-    component: Component,
-    pa: PhysAddr,
-    size: number | bigint | undefined,
-    place: Place,
-    key: string,
-  ): Node | undefined {
-    let found = 'nothing readable'
-    for (const version of component.versions) {
-      const { place: where, root } = version
-      if (where.kind !== 'field' || root.kind !== 'struct') continue
-      const length = layoutOf(root, context.target).size
-      const read = readBytes(context.memory, pa, length)
-      if ('unreadable' in read) {
-        context.faults.addUnreadable(place, length, read.unreadable)
-        return undefined
-      }
-      const value = (decodeStruct(root, read.bytes, context.target) as Record<string, unknown>)[where.field]
-      const contract = value instanceof Uint8Array ? decodeText(value) : (value as number)
-      found = `${where.field} ${typeof contract === 'string' ? `'${contract}'` : contract}`
-      if (!versionsFor(component, contract).includes(version)) continue
-      if (size !== undefined && BigInt(size) < BigInt(length)) {
-        const message = `the blob is too small for ${version.id}`
-        context.faults.add(place, 'BLOB_SIZE', {
-          pa,
-          length,
-          message,
-          expected: `${length} bytes`,
-          found: `${size} bytes`,
-        })
-        return undefined
-      }
-      const record = decodeRecord(context, root, { pa, bytes: read.bytes }, key, place)
-      return { ...record, version: version.id }
-    }
-    this.#blobUnknown(context, component, pa, place, found)
-    return undefined
-  }
-
-  #blobUnknown(context: WalkContext, component: Component, pa: PhysAddr, place: Place, found: string): void {
-    context.faults.add(place, 'COMPATIBLE_UNKNOWN', {
-      pa,
-      length: 8,
-      message: `${component.name}: the blob at ${hex(pa)} says ${found}`,
-      expected: component.versions.map((version) => version.id).join(', '),
-      found,
-    })
-  }
+/** The contract strings of all kho versions, each once. */
+export function knownContracts(): readonly string[] {
+  return [...new Set(componentByName('kho').versions.map(({ contract }) => formatContract(contract)))]
 }
 
 /** Ids of kho versions that a version id, a contract string or a release name stands for. */
@@ -507,24 +339,6 @@ export function khoVersionIds(abi: string): readonly string[] {
 
 function describe(reading: Reading): string {
   return `${reading.version.id} at ${reading.target.pageSize / 1024}K pages`
-}
-
-function leastMisfit(
-  versions: readonly ComponentVersion[],
-  fdt: Fdt,
-  target: Target,
-): ComponentVersion | undefined {
-  let best: ComponentVersion | undefined
-  let least = Number.POSITIVE_INFINITY
-  for (const version of versions) {
-    const distance =
-      version.root.kind === 'fdt-node' && fdt.root ? misfit(version.root, fdt.root, target) : least
-    if (distance <= least) {
-      least = distance
-      best = version
-    }
-  }
-  return best
 }
 
 /** Addresses that the root's child nodes hold, by whatever property the declaration calls a blob's. */
@@ -554,53 +368,6 @@ function subtreeName(item: Node): string {
 /** libfdt finds "LUO" also in a node called "LUO@something". */
 function baseName(name: string): string {
   return name.split('@')[0] as string
-}
-
-function bootRecord(boot: KhoData): RecordNode {
-  const children: Node[] = Object.entries(boot).map(([segment, value]) => ({
-    kind: 'fact',
-    segment,
-    pa: phys(0),
-    length: 0,
-    value,
-    show: segment.endsWith('addr') ? 'hex' : 'bytes',
-    doc: 'From the boot entry.',
-  }))
-  return {
-    kind: 'record',
-    segment: 'boot',
-    pa: phys(0),
-    length: 0,
-    type: undefined,
-    doc: 'Boot entry.',
-    children,
-  }
-}
-
-/** Scratch areas that are known without their array (debugfs prints them as text). */
-function scratchFacts(ranges: readonly PhysRange[]): ListNode {
-  const items = ranges.map((range, index): RecordNode => {
-    const fact = (segment: string, value: bigint, show: 'hex' | 'bytes'): Node => ({
-      kind: 'fact',
-      segment,
-      pa: range.start,
-      length: 0,
-      value,
-      show,
-      doc: '',
-    })
-    const children = [fact('addr', range.start, 'hex'), fact('size', range.end - range.start, 'bytes')]
-    return {
-      kind: 'record',
-      segment: { index },
-      pa: range.start,
-      length: 0,
-      type: khoScratch,
-      doc: khoScratch.doc,
-      children,
-    }
-  })
-  return { kind: 'list', segment: 'scratch', pa: phys(0), length: 0, doc: khoScratch.doc, items }
 }
 
 /** The bytes of one blob at address 0, everything else as before. */

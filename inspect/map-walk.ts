@@ -27,6 +27,8 @@ const MAX_PFN = 2 ** 52
 class MapBuilder {
   readonly pages: MapPage[] = []
   readonly windows = new Map<number, Window[]>()
+  /** Pages that pointers lead to but the image does not hold. */
+  missing = 0
   readonly #visited = new Map<bigint, MapPage>()
 
   /** Registers a page; false, with a fault, where it was reached before. */
@@ -44,8 +46,19 @@ class MapBuilder {
       return false
     }
     this.#visited.set(page.pa, page)
-    this.pages.push(page)
     return true
+  }
+
+  /** Reads a page that was registered; undefined, with a fault, where the image lacks it. */
+  read(context: MapContext, page: MapPage, place: Place): Uint8Array | undefined {
+    const read = readBytes(context.memory, page.pa, page.length)
+    if ('unreadable' in read) {
+      context.faults.addUnreadable(place, page.length, read.unreadable)
+      this.missing += 1
+      return undefined
+    }
+    this.pages.push(page)
+    return read.bytes
   }
 
   add(order: number, window: Window): void {
@@ -75,7 +88,7 @@ export function walkMap(
     if (edge.kind === 'chunks') walkChunks(context, builder, edge, phys(root), place, pointerPa)
     else new RadixWalk(context, builder, edge).walk(phys(root), place, pointerPa)
   }
-  return new PreservedMap(context.memory, context.target, edge, builder.pages, builder.windows)
+  return new PreservedMap(context.memory, context.target, edge, builder)
 }
 
 function aligned(
@@ -106,7 +119,7 @@ function walkChunks(
   start: Place,
   startPointer: PhysAddr,
 ): void {
-  const { memory, target, faults } = context
+  const { target, faults } = context
   const shift = pageShift(target.pageSize)
   const entries = fieldOf(edge.chunk, 'bitmaps', target)
   const capacity = countOf(entries.type as ArrayType, target, entries.offset)
@@ -119,12 +132,9 @@ function walkChunks(
     if (!aligned(context, pa, target.pageSize, place, pointerPa)) return
     const page: MapPage = { pa, length: target.pageSize, role: 'chunk', level: 1, prefix: 0n }
     if (!builder.visit(page, place, pointerPa, faults)) return
-    const read = readBytes(memory, pa, target.pageSize)
-    if ('unreadable' in read) {
-      faults.addUnreadable(place, target.pageSize, read.unreadable)
-      return
-    }
-    const chunk = decodeStruct(edge.chunk, read.bytes, target) as Chunk
+    const bytes = builder.read(context, page, place)
+    if (!bytes) return
+    const chunk = decodeStruct(edge.chunk, bytes, target) as Chunk
     const { order, num_elms: count } = chunk.hdr
     const headerPa = phys(pa + BigInt(header.offset))
     if (order + shift >= 64) {
@@ -166,7 +176,7 @@ function addBitmap(
   place: Place,
   entryPa: PhysAddr,
 ): void {
-  const { memory, target, faults } = context
+  const { target, faults } = context
   const { size } = layoutOf(edge.bitmap, target)
   const shift = pageShift(target.pageSize)
   const pointerPa = phys(entryPa + BigInt(fieldOf(khoserMemBitmapPtr, 'bitmap', target).offset))
@@ -181,11 +191,7 @@ function addBitmap(
   }
   if (!builder.visit(page, place, pointerPa, faults)) return
   const inside = behind(place, { path: [...place.path, 'bitmap'], pa: pointerPa }, entry.bitmap)
-  const read = readBytes(memory, page.pa, size)
-  if ('unreadable' in read) {
-    faults.addUnreadable(inside, size, read.unreadable)
-    return
-  }
+  if (!builder.read(context, page, inside)) return
   const basePfn = Number(entry.phys_start >> BigInt(shift))
   const room = Math.floor((MAX_PFN - basePfn) / 2 ** order)
   builder.add(order, { basePfn, bitmap: page.pa, length: size, firstBit: 0, bits: Math.min(size * 8, room) })
@@ -210,19 +216,16 @@ class RadixWalk {
   }
 
   #visit(pa: PhysAddr, level: number, prefix: bigint, place: Place, pointerPa: PhysAddr): void {
-    const { memory, target, faults } = this.#context
+    const { target, faults } = this.#context
     const role = level === 0 ? 'leaf' : 'node'
     const length = layoutOf(level === 0 ? this.#edge.leaf : this.#edge.node, target).size
     if (!aligned(this.#context, pa, target.pageSize, place, pointerPa)) return
     const page: MapPage = { pa, length, role, level, prefix }
     if (!this.#builder.visit(page, place, pointerPa, faults)) return
-    const read = readBytes(memory, pa, length)
-    if ('unreadable' in read) {
-      faults.addUnreadable(place, length, read.unreadable)
-      return
-    }
-    if (level === 0) this.#leaf(pa, prefix, read.bytes, place)
-    else this.#node(pa, level, prefix, read.bytes, place)
+    const bytes = this.#builder.read(this.#context, page, place)
+    if (!bytes) return
+    if (level === 0) this.#leaf(pa, prefix, bytes, place)
+    else this.#node(pa, level, prefix, bytes, place)
   }
 
   #node(pa: PhysAddr, level: number, prefix: bigint, bytes: Uint8Array, place: Place): void {

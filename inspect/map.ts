@@ -50,8 +50,17 @@ export interface PreservedSummary {
   readonly lastExtent: Extent | undefined
 }
 
+/** What a walk over the map collected. */
+export interface WalkedMap {
+  readonly pages: readonly MapPage[]
+  readonly windows: ReadonlyMap<number, Window[]>
+  readonly missing: number
+}
+
 export class PreservedMap {
   readonly pages: readonly MapPage[]
+  /** Pages of the map that the image does not hold: what they list is not known. */
+  readonly missing: number
   readonly pageSize: number
   readonly edge: ChunksEdge | RadixEdge
   readonly #target: Target
@@ -63,10 +72,10 @@ export class PreservedMap {
     memory: PhysicalMemory,
     target: Target,
     edge: ChunksEdge | RadixEdge,
-    pages: MapPage[],
-    windows: Map<number, Window[]>,
+    { pages, windows, missing }: WalkedMap,
   ) {
     this.pages = pages
+    this.missing = missing
     this.pageSize = target.pageSize
     this.edge = edge
     this.#target = target

@@ -15,7 +15,8 @@ import { walkMap } from './map-walk.ts'
 
 /** What is known about a handover before its map is read. */
 export interface MapFacts {
-  readonly fdt: PhysAddr
+  /** Undefined where nobody knows where the root FDT lies. */
+  readonly fdt: PhysAddr | undefined
   /** Address in the map property, and where that is stored. */
   readonly root: bigint
   readonly rootPa: PhysAddr
@@ -108,6 +109,7 @@ function judgePreserved(map: PreservedMap, target: Target, facts: MapFacts, judg
   const shift = BigInt(pageShift(target.pageSize))
   const isUnit = (pa: bigint): boolean =>
     pa % BigInt(target.pageSize) === 0n && map.has(Number(pa >> shift), 0)
+  if (facts.fdt === undefined) return
   if (isUnit(facts.fdt)) judge(20, `the root FDT's page ${hex(facts.fdt)} is preserved`)
   else judge(-20, `the root FDT's page ${hex(facts.fdt)} is not preserved as a unit of order 0`)
   const known = facts.blobs.filter((pa) => map.unitAt(Number(pa >> shift)) !== undefined)

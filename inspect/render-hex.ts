@@ -2,7 +2,7 @@
  * Annotated hex dump: physical address, image offset, bytes coloured by field, ASCII, and beside them
  * what each byte is. Built on hexy for the bytes of one row; addresses are ours, as hexy's end at 4 GiB.
  */
-import hexy from 'hexy'
+import { hexy } from 'hexy'
 import { hex64, type PhysAddr, type PhysicalMemory, phys } from '../abi/memory.ts'
 import type { Paint } from './paint.ts'
 import { readLeading } from './read.ts'
@@ -147,7 +147,7 @@ function tinted(row: Row, span: Span, paint: Paint, text: string): string {
 /** Hex and ASCII columns of a row, each byte in its field's tint; bytes outside of the range are blank. */
 function bytesText(row: Row, paint: Paint): string {
   const skipped = Number(row.from - row.row)
-  const line = hexy.hexy(Buffer.from(row.bytes), { showAddress: false, bytesPerGroup: 1, bytesPerLine: ROW })
+  const line = hexy(Buffer.from(row.bytes), { showAddress: false, bytesPerGroup: 1, bytesPerLine: ROW })
   const columns: string[] = new Array(ROW).fill('  ')
   const ascii: string[] = new Array(ROW).fill(' ')
   for (let i = 0; i < row.bytes.length; i++) {

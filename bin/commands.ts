@@ -1,0 +1,25 @@
+/**
+ * The table of commands: what they are called, what they do, and where their code is. The code of a
+ * command is loaded only when that command is asked for.
+ */
+import type { Command } from './command.ts'
+
+export interface CommandEntry {
+  /** yargs' form: name and positionals. */
+  readonly syntax: string
+  readonly summary: string
+  readonly load: () => Promise<{ readonly command: Command }>
+}
+
+export const commands: readonly CommandEntry[] = [
+  {
+    syntax: 'dump <image..>',
+    summary: 'show what a handover holds, as a tree, JSON or YAML',
+    load: () => import('./command-dump.ts'),
+  },
+  {
+    syntax: 'hex <image> <place> [length]',
+    summary: 'annotated hex dump of an address or of a path in the tree',
+    load: () => import('./command-hex.ts'),
+  },
+]

@@ -1,0 +1,143 @@
+/**
+ * What every command that reads an image has in common: its options, opening, finding the handover, and
+ * the one line that says why there is none.
+ */
+import type { Argv } from 'yargs'
+import { isPageSize, PAGE_SIZES, type PageSize } from '../abi/layout.ts'
+import { hex, type PhysAddr } from '../abi/memory.ts'
+import { khoVersionIds } from '../inspect/decode.ts'
+import { type Candidate, findHandovers } from '../inspect/find.ts'
+import {
+  type Image,
+  type ImageFormat,
+  type ImageSource,
+  imageFormats,
+  openImage,
+  parseImageSource,
+} from '../inspect/image.ts'
+import { printable } from '../inspect/text.ts'
+import { addressOption, UsageError } from './command.ts'
+import type { Terminal } from './terminal.ts'
+
+export interface ImageArguments {
+  readonly format: ImageFormat | undefined
+  readonly fdt: PhysAddr | undefined
+  readonly abi: string | undefined
+  readonly pageSize: PageSize | undefined
+}
+
+/** Adds the options that say how to read an image. */
+export function imageOptions<A>(yargs: Argv<A>): Argv<A & ImageArguments> {
+  return yargs
+    .option('format', {
+      choices: imageFormats,
+      describe: 'container format, instead of what the content looks like',
+    })
+    .option('fdt', {
+      type: 'string',
+      describe: 'physical address of the root FDT',
+      coerce: addressOption('--fdt'),
+    })
+    .option('abi', {
+      type: 'string',
+      describe: 'version to read by, where the image does not tell: kho-v1/bitmap-512, linux-6.17, …',
+      coerce: abiOption,
+    })
+    .option('page-size', {
+      type: 'string',
+      describe: 'page size: 4K, 16K or 64K',
+      coerce: pageSizeOption,
+    }) as unknown as Argv<A & ImageArguments>
+}
+
+function abiOption(text: string | undefined): string | undefined {
+  if (text === undefined || khoVersionIds(text).length > 0) return text
+  throw new UsageError(
+    `--abi: expected a version of KHO or a release (see kho-inspect abi list); found '${printable(text)}'`,
+  )
+}
+
+function pageSizeOption(text: string | undefined): PageSize | undefined {
+  if (text === undefined) return undefined
+  const bytes = /^[0-9]+[kK]$/.test(text) ? Number(text.slice(0, -1)) * 1024 : Number(text)
+  if (isPageSize(bytes)) return bytes
+  const known = PAGE_SIZES.map((size) => `${size / 1024}K`).join(', ')
+  throw new UsageError(`--page-size: expected ${known}; found '${printable(text)}'`)
+}
+
+export interface OpenedHandover {
+  readonly image: Image
+  readonly candidates: readonly [Candidate, ...Candidate[]]
+}
+
+/** Opens an image and finds its handover; undefined after one line on stderr that says why not. */
+export async function openHandover(
+  files: readonly string[],
+  args: ImageArguments,
+  terminal: Terminal,
+): Promise<OpenedHandover | undefined> {
+  const image = await openImageFiles(files, args, terminal)
+  if (!image) return undefined
+  const { fdt, abi, pageSize } = args
+  const found = findHandovers(image, {
+    ...(fdt !== undefined && { fdt }),
+    ...(abi !== undefined && { abi }),
+    ...(pageSize !== undefined && { pageSize }),
+    progress: scanProgress(terminal),
+  })
+  terminal.progress(undefined)
+  if ('problem' in found) {
+    complain(terminal, found.problem)
+    image.close()
+    return undefined
+  }
+  return { image, candidates: found.candidates as [Candidate, ...Candidate[]] }
+}
+
+async function openImageFiles(
+  files: readonly string[],
+  args: ImageArguments,
+  terminal: Terminal,
+): Promise<Image | undefined> {
+  const sources: ImageSource[] = []
+  for (const file of files) {
+    const parsed = parseImageSource(file)
+    if (!parsed.ok) throw new UsageError(parsed.problem)
+    sources.push(parsed.source)
+  }
+  const opened = await openImage(sources, args.format === undefined ? {} : { format: args.format })
+  if (!opened.ok) {
+    complain(terminal, opened.problem)
+    return undefined
+  }
+  for (const warning of opened.image.warnings) terminal.err(`kho-inspect: warning: ${printable(warning)}`)
+  return opened.image
+}
+
+export function complain(terminal: Terminal, problem: string): void {
+  terminal.err(`kho-inspect: ${printable(problem)}`)
+}
+
+const PROGRESS_AFTER_MS = 1000
+
+/** Progress of a scan, shown from the second on that it takes. */
+function scanProgress(terminal: Terminal): (done: number, total: number) => void {
+  const started = performance.now()
+  return (done, total) => {
+    if (performance.now() - started < PROGRESS_AFTER_MS) return
+    const percent = total === 0 ? 100 : Math.floor((done / total) * 100)
+    terminal.progress(`scanning for a handover: ${percent}% of ${Math.ceil(total / 2 ** 20)} MiB`)
+  }
+}
+
+/** Where there are several handovers: all of them, ranked, with what tells them apart. */
+export function listCandidates(candidates: readonly Candidate[], terminal: Terminal): void {
+  if (candidates.length < 2) return
+  terminal.err(
+    `kho-inspect: ${candidates.length} handovers found; this is the first, take another with --fdt:`,
+  )
+  for (const { handover, reasons } of candidates) {
+    const at = handover.fdt === undefined ? 'no address' : hex(handover.fdt)
+    terminal.err(`  ${at}  ${handover.version?.id ?? 'unknown version'}  ${printable(reasons.join('; '))}`)
+  }
+}

@@ -1,0 +1,94 @@
+#!/usr/bin/env node
+/**
+ * Entry: parses the command line, runs one command, sets the exit code. The only place besides
+ * terminal.ts that touches `process`.
+ */
+import { readFileSync } from 'node:fs'
+import yargs, { type Argv } from 'yargs'
+import { UsageError } from './command.ts'
+import { commands } from './commands.ts'
+import { type ColorChoice, ExitCode, openTerminal } from './terminal.ts'
+
+const COLORS: readonly ColorChoice[] = ['auto', 'always', 'never']
+
+/** The package's version; the compiled entry lies one level deeper than the source. */
+function packageVersion(): string {
+  for (const up of ['../package.json', '../../package.json']) {
+    try {
+      return JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8')).version
+    } catch {}
+  }
+  return 'unknown'
+}
+
+function withCommands(parser: Argv, done: (code: number) => void): Argv {
+  for (const { syntax, summary, load } of commands) {
+    parser.command(
+      syntax,
+      summary,
+      async (inner) => (await load()).command.options(inner),
+      async (args) => {
+        const terminal = openTerminal(args.color as ColorChoice)
+        done(await (await load()).command.run(args, terminal))
+      },
+    )
+  }
+  return parser
+}
+
+/** Every line of trouble has the same form: `kho-inspect: what, where`. */
+function complain(message: string): void {
+  process.stderr.write(`kho-inspect: ${message}\n`)
+}
+
+async function main(): Promise<number> {
+  let code: number = ExitCode.OK
+  const parser = yargs()
+    .scriptName('kho-inspect')
+    .usage('$0 <command>\n\nReads, checks and makes Linux live-update handovers (KHO and LUO).')
+    .parserConfiguration({
+      'parse-numbers': false,
+      'parse-positional-numbers': false,
+      'dot-notation': false,
+      'duplicate-arguments-array': false,
+    })
+    .option('color', {
+      choices: COLORS,
+      default: 'auto' as ColorChoice,
+      describe: 'colour the output',
+      global: true,
+    })
+    .locale('en')
+    .wrap(Math.min(process.stdout.columns ?? 100, 120))
+    .version(packageVersion())
+    .help()
+    .strict()
+    .demandCommand(1, 'expected a command')
+    .recommendCommands()
+    .exitProcess(false)
+    .fail((message, error) => {
+      throw error ?? new UsageError(message)
+    })
+  withCommands(parser, (result) => {
+    code = result
+  })
+  await parser.parseAsync(process.argv.slice(2))
+  return code
+}
+
+/** A reader that goes away (`| head`) is no error. */
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(ExitCode.OK)
+  throw error
+})
+
+main().then(
+  (code) => {
+    process.exitCode = code
+  },
+  (error: Error) => {
+    const usage = error instanceof UsageError
+    complain(usage ? `${error.message} (see kho-inspect --help)` : (error.stack ?? String(error)))
+    process.exitCode = usage ? ExitCode.USAGE : ExitCode.UNREADABLE
+  },
+)
