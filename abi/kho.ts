@@ -7,13 +7,16 @@ import { chunks512, chunksPage, radixKeyWidth, radixOrder0Position } from './kho
 import type { Edge, FdtNodeType, FdtStyle, PropertyType } from './schema.ts'
 import { compatible, fdtNode, pointer, u64le } from './schema.ts'
 
-const source = 'include/linux/kho/abi/kexec_handover.h'
+const abiHeader = 'include/linux/kho/abi/kexec_handover.h'
+/** Before there was a header. */
+const sourceV1 = 'kernel/kexec_handover.c'
 
 function root(
   version: string,
   style: FdtStyle,
   map: Edge,
   subtree: Readonly<Record<string, PropertyType>>,
+  source: string,
 ): FdtNodeType {
   return fdtNode({
     doc: 'Root of a handover.',
@@ -48,20 +51,20 @@ const sizedBlob = {
 }
 
 /** Linux 6.16 to 6.17.8. */
-export const khoV1Bitmap512 = root('kho-v1', 'sequential', chunks512, fdtBlob)
+export const khoV1Bitmap512 = root('kho-v1', 'sequential', chunks512, fdtBlob, sourceV1)
 /**
  * Linux 6.17.9 to 7.0: another bitmap size under the same string. 6.17.9 and 6.18 still write their root
  * FDT sequentially.
  */
-export const khoV1BitmapPage = root('kho-v1', 'edited', chunksPage, fdtBlob)
+export const khoV1BitmapPage = root('kho-v1', 'edited', chunksPage, fdtBlob, sourceV1)
 /** Commit 3f2ad90060f6, never released. */
-export const khoV2 = root('kho-v2', 'edited', radixOrder0Position, preservedData)
+export const khoV2 = root('kho-v2', 'edited', radixOrder0Position, preservedData, abiHeader)
 /** Linux 7.1-rc1 to -rc5: one level less at 16K pages under the same string. */
-export const khoV3Rc = root('kho-v3', 'edited', radixOrder0Position, sizedBlob)
+export const khoV3Rc = root('kho-v3', 'edited', radixOrder0Position, sizedBlob, abiHeader)
 /** Linux 7.1. */
-export const khoV3 = root('kho-v3', 'edited', radixKeyWidth, sizedBlob)
+export const khoV3 = root('kho-v3', 'edited', radixKeyWidth, sizedBlob, abiHeader)
 /** Linux 7.2 and later (commit 0349ff288705): KHO blocks enter the contract, these bytes are the same. */
-export const khoV4 = root('kho-v4', 'edited', radixKeyWidth, sizedBlob)
+export const khoV4 = root('kho-v4', 'edited', radixKeyWidth, sizedBlob, abiHeader)
 
 /** What the root's compatible string of every version looks like; what a scan for handovers accepts. */
 export const KHO_COMPATIBLE = /^kho-v[0-9]+$/

@@ -18,6 +18,8 @@ export interface Limit {
   readonly name: string
   readonly value: number
   readonly doc: string
+  /** Key of the part that implies it. */
+  readonly part: string
 }
 
 /** Capacity and size in pages of the arrays of luo-v1, by the element's tag. */
@@ -35,24 +37,33 @@ const TEXT_LIMITS: Readonly<Record<string, string>> = {
   'luo_ser.compatible': 'LUO_ABI_COMPAT_LEN',
 }
 
+type EdgeLimit = Omit<Limit, 'part'>
+
+const TEXT_DOC = 'Bytes of the text, its NUL counted.'
+const REGION_LIMITS: readonly EdgeLimit[] = [
+  { name: 'RESERVE_MEM_MAX_ENTRIES', value: RESERVE_MEM_MAX_ENTRIES, doc: 'Regions.' },
+  {
+    name: 'RESERVE_MEM_NAME_SIZE',
+    value: RESERVE_MEM_NAME_SIZE,
+    doc: "Bytes of a region's name, its NUL counted.",
+  },
+]
+
 /** Everything that a version limits for a page size, each name once. */
 export function limitsOf(root: StructType | FdtNodeType, target: Target): readonly Limit[] {
   const limits = new Map<string, Limit>()
-  const add = (name: string, value: number, doc: string): void => {
-    if (!limits.has(name)) limits.set(name, { name, value, doc })
-  }
-  for (const { type } of partsOf(root)) {
+  for (const { key, type } of partsOf(root)) {
+    const add = ({ name, value, doc }: EdgeLimit): void => {
+      if (!limits.has(name)) limits.set(name, { name, value, doc, part: key })
+    }
     const members = Object.entries(type.kind === 'struct' ? type.fields : type.properties)
     for (const [name, member] of members) {
       const known = type.kind === 'struct' && TEXT_LIMITS[`${type.name}.${name}`]
-      if (known && member.kind === 'text') add(known, member.bytes, 'Bytes of the text, its NUL counted.')
+      if (known && member.kind === 'text') add({ name: known, value: member.bytes, doc: TEXT_DOC })
       const edge = edgeOf(member)
-      if (edge) for (const limit of edgeLimits(edge, target)) add(limit.name, limit.value, limit.doc)
+      if (edge) edgeLimits(edge, target).forEach(add)
     }
-  }
-  if (root === memblockV1) {
-    add('RESERVE_MEM_MAX_ENTRIES', RESERVE_MEM_MAX_ENTRIES, 'Regions.')
-    add('RESERVE_MEM_NAME_SIZE', RESERVE_MEM_NAME_SIZE, "Bytes of a region's name, its NUL counted.")
+    if (type === memblockV1) REGION_LIMITS.forEach(add)
   }
   return [...limits.values()]
 }
@@ -63,7 +74,7 @@ export function arrayCapacity(edge: ArrayEdge, target: Target): number {
   return Math.floor((target.pageSize * 2 ** edge.order - header) / layoutOf(edge.element, target).size)
 }
 
-function edgeLimits(edge: Edge, target: Target): readonly Limit[] {
+function edgeLimits(edge: Edge, target: Target): readonly EdgeLimit[] {
   switch (edge.kind) {
     case 'array':
       return arrayLimits(edge, target)
@@ -101,7 +112,7 @@ function edgeLimits(edge: Edge, target: Target): readonly Limit[] {
   }
 }
 
-function arrayLimits(edge: ArrayEdge, target: Target): readonly Limit[] {
+function arrayLimits(edge: ArrayEdge, target: Target): readonly EdgeLimit[] {
   const names = ARRAY_LIMITS[edge.element.name]
   if (!names) return []
   return [
@@ -110,7 +121,7 @@ function arrayLimits(edge: ArrayEdge, target: Target): readonly Limit[] {
   ]
 }
 
-function chunkLimits(edge: ChunksEdge, target: Target): readonly Limit[] {
+function chunkLimits(edge: ChunksEdge, target: Target): readonly EdgeLimit[] {
   const bits = 8 * layoutOf(edge.bitmap, target).size
   const entries = layoutOf(edge.chunk, target).fields.find(({ type }) => type.kind === 'array')
   const capacity = entries?.type.kind === 'array' ? countOf(entries.type, target, entries.offset) : 0

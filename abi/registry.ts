@@ -8,7 +8,7 @@ import { KHO_KEXEC_METADATA_VERSION, khoKexecMetadata } from './kexec-metadata.t
 import { khoV1Bitmap512, khoV1BitmapPage, khoV2, khoV3, khoV3Rc, khoV4 } from './kho.ts'
 import { khoBlockHeader } from './kho-block.ts'
 import { khoTestV1, khoTestV1Inline } from './kho-test.ts'
-import { khoVmalloc, khoVmallocChunk } from './kho-vmalloc.ts'
+import { khoVmalloc, khoVmallocChunk, khoVmallocHdr } from './kho-vmalloc.ts'
 import { luoV1, luoV1Flb, luoV1SessionV1, luoV2, luoV3, luoV4, luoV5 } from './luo.ts'
 import { memblockV1 } from './memblock.ts'
 import { memfdV1, memfdV2 } from './memfd.ts'
@@ -86,7 +86,9 @@ const unversioned: Pick<ComponentVersion, 'contract' | 'place'> = {
   place: { kind: 'none' },
 }
 
-const vmalloc: readonly SharedStruct[] = [{ struct: khoVmalloc }, { struct: khoVmallocChunk }]
+const vmalloc: readonly SharedStruct[] = [khoVmalloc, khoVmallocChunk, khoVmallocHdr].map((struct) => ({
+  struct,
+}))
 
 export const components: readonly Component[] = [
   {
