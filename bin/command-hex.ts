@@ -60,7 +60,8 @@ async function printHex(
   for (const { start, end } of ranges) {
     const until = length === undefined ? end : start + length
     const regions = regionsIn(handover, start, until)
-    const options = { paint: terminal.paint, all }
+    const offsets = handover.memory.filePosition(start) !== undefined
+    const options = { paint: terminal.paint, all, offsets }
     for (const line of renderHex(handover.memory, regions, start, until, options))
       await terminal.outAll([line, '\n'])
   }

@@ -19,10 +19,10 @@ import {
 import type { FdtNodeType } from '../abi/schema.ts'
 import { bootRecord, decodeScratch, type KhoData, scratchFacts, scratchRanges } from './boot-entry.ts'
 import type { WalkContext } from './chain.ts'
-import { compatiblesOf, decodeFdtNode, undeclaredNode } from './component.ts'
+import { compatiblesOf, FdtDecoder } from './component-fdt.ts'
 import { restoreNames } from './cut-fdt.ts'
 import { behind, FaultList, type Place, ROOT, within } from './faults.ts'
-import type { Fdt } from './fdt.ts'
+import type { Fdt, FdtNode } from './fdt.ts'
 import { mapEdge, pageSizesToTry, type Reading, tryReadings } from './reading.ts'
 import { decodeBlob, type PlacedFdt, readPlacedFdt } from './subtree.ts'
 import { decodeText } from './text.ts'
@@ -66,6 +66,17 @@ export function decodeHandover(memory: PhysicalMemory, pa: PhysAddr, options: De
 }
 
 const FALLBACK_PAGE_SIZE: PageSize = 4096
+
+/** What the handover is comes first, then the subsystems in the order of the root FDT. */
+const FIRST = ['kho', 'boot', 'scratch', 'preserved', 'subtrees']
+
+function byRank(a: Node, b: Node): number {
+  const rank = ({ segment }: Node): number => {
+    const index = FIRST.indexOf(String(segment))
+    return index < 0 ? FIRST.length : index
+  }
+  return rank(a) - rank(b)
+}
 
 class HandoverDecoder {
   readonly #memory: PhysicalMemory
@@ -133,7 +144,7 @@ class HandoverDecoder {
       fdt: this.#options.detached ? undefined : this.#pa,
       version,
       readings,
-      tree: { ...root, children: this.#children },
+      tree: { ...root, children: this.#children.sort(byRank) },
       fdts: this.#fdts,
       faults: [...mapFaults, ...this.#faults.list()],
     }
@@ -168,7 +179,7 @@ class HandoverDecoder {
       expected: knownContracts().join(', '),
       found: found.join(', ') || 'no compatible property',
     })
-    const node = fdt.root && undeclaredNode(fdt.root, { pa: this.#pa })
+    const node = fdt.root && new FdtDecoder(this.#context(), this.#pa).undeclared(fdt.root)
     if (node) this.#children.push({ ...node, segment: 'kho' })
   }
 
@@ -213,16 +224,8 @@ class HandoverDecoder {
 
   /** kho: address and size first, then the stored fields; map and subtrees hang on the root of the tree. */
   #hangRoot(fdt: Fdt, reading: Reading, place: Place): void {
-    const context = this.#context()
-    const type = reading.version.root as FdtNodeType
-    const root = decodeFdtNode(
-      context,
-      type,
-      fdt.root as NonNullable<Fdt['root']>,
-      { pa: this.#pa },
-      'kho',
-      place,
-    )
+    const decoder = new FdtDecoder(this.#context(), this.#pa, ROOT)
+    const root = decoder.decode(reading.version.root as FdtNodeType, fdt.root as FdtNode, 'kho', place)
     const subtrees = child(root, 'subtrees')
     const children = [...this.#rootFacts(fdt), ...root.children.filter((node) => node !== subtrees)]
     const length = this.#options.detached ? 0 : fdt.bytes.length

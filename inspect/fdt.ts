@@ -39,8 +39,12 @@ export interface FdtNode {
   readonly nameBytes: Uint8Array
   /** Offset of the BEGIN_NODE token. */
   readonly offset: number
+  /** Offset of the name. */
+  readonly nameOffset: number
   /** Offset behind the END_NODE token, or where reading stopped. */
   end: number
+  /** The bytes at hand end inside of this node. */
+  cut: boolean
   readonly properties: FdtProperty[]
   readonly children: FdtNode[]
 }
@@ -218,25 +222,29 @@ class FdtReader {
     let at = off_dt_struct
     while (at + FDT_TAG_ALIGN <= end) {
       const tag = this.#view.getUint32(at)
-      const next = this.#readToken(tag, at, end)
-      if (next === undefined) return root ?? this.#open[0]
-      if (tag === FdtTag.BEGIN_NODE && this.#open.length === 1) {
-        if (root) {
-          this.#structureFault(at, 'a second root node', 'FDT_END')
-          return root
-        }
-        root = this.#open[0]
-      }
-      at = next
-      if (tag === FdtTag.END) {
-        if (this.#open.length > 0)
-          this.#structureFault(at - FDT_TAG_ALIGN, 'FDT_END inside a node', 'FDT_END_NODE')
+      if (tag === FdtTag.BEGIN_NODE && this.#open.length === 0 && root) {
+        this.#structureFault(at, 'a second root node', 'FDT_END')
         return root
       }
+      const next = this.#readToken(tag, at, end)
+      root ??= this.#open[0]
+      if (next === undefined) return this.#cutOpenNodes(at, root)
+      at = next
+      if (tag !== FdtTag.END) continue
+      if (this.#open.length > 0)
+        this.#structureFault(at - FDT_TAG_ALIGN, 'FDT_END inside a node', 'FDT_END_NODE')
+      return this.#cutOpenNodes(at, root)
     }
-    for (const node of this.#open) node.end = at
     if (claimed <= this.#bytes.length)
       this.#structureFault(at, 'the structure block ends without FDT_END', 'FDT_END')
+    return this.#cutOpenNodes(at, root)
+  }
+
+  #cutOpenNodes(at: number, root: FdtNode | undefined): FdtNode | undefined {
+    for (const node of this.#open) {
+      node.end = at
+      node.cut = true
+    }
     return root
   }
 
@@ -282,7 +290,9 @@ class FdtReader {
       name: decodeText(nameBytes),
       nameBytes,
       offset: at,
+      nameOffset: start,
       end: at,
+      cut: false,
       properties: [],
       children: [],
     }

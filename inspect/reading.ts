@@ -31,7 +31,7 @@ export interface Reading {
   readonly map: PreservedMap
   readonly faults: FaultList
   readonly score: number
-  /** What speaks for (+) and against (-) this reading. */
+  /** What speaks for (+) and against (-) this reading, the weightiest first. */
   readonly reasons: readonly string[]
 }
 
@@ -78,15 +78,16 @@ function tryReading(
   const faults = new FaultList(memory)
   const edge = mapEdge(version)?.edge as ChunksEdge | RadixEdge
   const map = walkMap({ memory, target, faults }, edge, facts.root, place, facts.rootPa)
-  const reasons: string[] = []
-  let score = 0
+  const judged: { readonly points: number; readonly reason: string }[] = []
   const judge = (points: number, reason: string): void => {
-    score += points
-    reasons.push(`${points > 0 ? '+' : '-'} ${reason}`)
+    judged.push({ points, reason })
   }
   judgeWalk(faults, judge)
   judgePreserved(map, target, facts, judge)
   if (edge.kind === 'chunks') judgeBitmaps(map, edge, target, judge)
+  judged.sort((a, b) => Math.abs(b.points) - Math.abs(a.points))
+  const score = judged.reduce((sum, { points }) => sum + points, 0)
+  const reasons = judged.map(({ points, reason }) => `${points > 0 ? '+' : '-'} ${reason}`)
   return { target, version, map, faults, score, reasons }
 }
 

@@ -53,7 +53,7 @@ export function regionsIn(handover: Handover, start: bigint, end: bigint): reado
 
 /** Every region; bulk ones only as far as they touch the range. */
 function* allRegions(handover: Handover, start: bigint, end: bigint): Generator<Region> {
-  for (const placed of handover.fdts) yield fdtRegion(placed)
+  for (const placed of handover.fdts) yield fdtRegion(placed, handover.tree)
   yield* nodeRegions(handover, handover.tree, [], start, end)
 }
 
@@ -262,14 +262,38 @@ function withGaps(spans: readonly Span[], region: { pa: PhysAddr; length: number
   return covered
 }
 
-function fdtRegion({ path, pa, fdt }: PlacedFdt): Region {
+function fdtRegion({ path, pa, fdt }: PlacedFdt, tree: Node): Region {
   const region = { pa, length: fdt.bytes.length, path, title: `FDT of ${path}` }
-  return { ...region, spans: () => withGaps(fdtSpans(fdt, pa, path), region, 'unused room of the FDT') }
+  const spans = (): Span[] => {
+    const values = new Map<bigint, { readonly path: string; readonly value: string }>()
+    collectValues(tree, [], pa, pa + BigInt(region.length), values)
+    return withGaps(fdtSpans(fdt, pa, path, values), region, 'unused room of the FDT')
+  }
+  return { ...region, spans }
+}
+
+/** Paths and values of the stored scalars that lie in a range, by address. */
+function collectValues(
+  node: Node,
+  path: Path,
+  start: bigint,
+  end: bigint,
+  into: Map<bigint, { readonly path: string; readonly value: string }>,
+): void {
+  if (node.kind === 'value' && node.pa >= start && node.pa < end) {
+    into.set(node.pa, { path: formatPath(path), value: showScalar(node.type, node.value) })
+  }
+  for (const inner of childrenOf(node)) collectValues(inner, [...path, inner.segment], start, end, into)
 }
 
 const ANY_PAGE: Target = { pageSize: 4096 }
 
-function fdtSpans(fdt: Fdt, pa: PhysAddr, path: string): Span[] {
+function fdtSpans(
+  fdt: Fdt,
+  pa: PhysAddr,
+  path: string,
+  values: ReadonlyMap<bigint, { readonly path: string; readonly value: string }>,
+): Span[] {
   const { header, bytes } = fdt
   const at = (offset: number): PhysAddr => phys(pa + BigInt(offset))
   const spans: Span[] = layoutOf(fdtHeader, ANY_PAGE).fields.map(({ name, offset, size, type }) => ({
@@ -280,8 +304,16 @@ function fdtSpans(fdt: Fdt, pa: PhysAddr, path: string): Span[] {
   }))
   spans.push(...reserveSpans(fdt, pa, path))
   for (const { offset, length, label, text } of fdt.pieces) {
+    const known = label === 'property value' ? values.get(at(offset)) : undefined
     const gap = label === 'padding'
-    spans.push({ pa: at(offset), length, path: `${path} ${label}`, value: text, ...(gap && { gap }) })
+    spans.push({
+      pa: at(offset),
+      length,
+      path: `${path} ${label}`,
+      value: text,
+      ...known,
+      ...(gap && { gap }),
+    })
   }
   const { off_dt_strings: from, size_dt_strings: size } = header
   for (let start = from; start < Math.min(from + size, bytes.length); ) {

@@ -12,9 +12,13 @@ import { printable } from './text.ts'
 const ROW = 16
 /** hexy's columns with one byte per group: byte i at 3 * i, ASCII from 51 on. */
 const ASCII_COLUMN = 51
+/** Room for `+0x` and nine digits: files up to 64 GiB line up. */
+const OFFSET_COLUMN = 12
 
 export interface HexOptions {
   readonly paint: Paint
+  /** Show where the bytes are in the image file; a compressed container has no such place. */
+  readonly offsets: boolean
   /** Print every row, also those that repeat the one before within the same gap. */
   readonly all: boolean
 }
@@ -106,7 +110,7 @@ function* renderRows(memory: PhysicalMemory, stretch: Stretch, options: HexOptio
     if (squeezed > 0) yield options.paint.dim(`*  ${squeezed} rows of the same`)
     squeezed = 0
     before = inGap ? print : undefined
-    yield* rowLines(memory, { row, from, bytes, touching, spans: stretch.spans }, options.paint)
+    yield* rowLines(memory, { row, from, bytes, touching, spans: stretch.spans }, options)
   }
 }
 
@@ -125,16 +129,18 @@ interface Row {
 }
 
 /** The row itself with its first annotation, then one line for each further field that starts in it. */
-function* rowLines(memory: PhysicalMemory, row: Row, paint: Paint): Generator<string> {
+function* rowLines(memory: PhysicalMemory, row: Row, { paint, offsets }: HexOptions): Generator<string> {
   const position = memory.filePosition(phys(row.from))
-  const offset = position ? `+0x${position.offset.toString(16)}` : ''
-  const head = `${paint.address(hex64(row.row))} ${paint.dim(offset.padStart(12))}  `
-  const blank = ' '.repeat(hex64(row.row).length + 1 + 12 + 2 + ROW * 3 + 1 + ROW + 2)
+  const offset = offsets
+    ? ` ${(position ? `+0x${position.offset.toString(16)}` : '').padStart(OFFSET_COLUMN)}`
+    : ''
+  const head = `${paint.address(hex64(row.row))}${paint.dim(offset)}  `
+  const blank = ' '.repeat(hex64(row.row).length + offset.length + 2 + ROW * 3 + 1 + ROW + 2)
   const starting = row.touching.filter((span) => span.pa >= row.from)
   const notes = (starting.length > 0 ? starting : row.touching.slice(0, 1)).map((span) => {
-    const goesOn = span.pa < row.from ? '… ' : ''
+    if (span.pa < row.from) return tinted(row, span, paint, `… ${printable(span.path)}`)
     const value = span.value === '' ? '' : ` = ${printable(span.value)}`
-    return tinted(row, span, paint, `${goesOn}${printable(span.path)}${value}`)
+    return tinted(row, span, paint, `${printable(span.path)}${value}`)
   })
   yield `${head}${bytesText(row, paint)}  ${notes[0] ?? ''}`.trimEnd()
   for (const note of notes.slice(1)) yield blank + note

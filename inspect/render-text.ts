@@ -9,6 +9,7 @@ import type { Handover } from './decode.ts'
 import { folioOrders } from './folios.ts'
 import type { PreservedMap } from './map.ts'
 import type { Paint } from './paint.ts'
+import type { Reading } from './reading.ts'
 import { quoted, showFlags, showScalar } from './scalar.ts'
 import { decodeText, formatBytes, formatCount, printable } from './text.ts'
 import { child, childrenOf, itemsAt, type Node, numberAt, type RecordNode, type ValueNode } from './tree.ts'
@@ -142,9 +143,29 @@ class Printer {
       below: [
         leaf(`root FDT    ${this.#address(node, 'fdt')}  ${numberAt(node, 'totalsize') ?? '?'} bytes`),
         leaf(`memory map  ${this.#address(node, 'memory_map')}  ${pages}`),
+        ...this.#reading(),
         ...others.map((other) => this.#generic(other)),
       ],
     }
+  }
+
+  /** How the bytes were read and why, where the image alone leaves a choice. */
+  #reading(): Branch[] {
+    const { readings } = this.#handover
+    const [best, ...others] = readings
+    if (!best || others.length === 0) return []
+    const name = ({ version, target }: Reading): string => `${version.id} at ${target.pageSize / 1024}K pages`
+    const rivals = others
+      .filter(({ target }) => target.pageSize === best.target.pageSize)
+      .map((rival) =>
+        leaf(
+          this.#paint.dim(
+            `not ${name(rival)}: ${rival.reasons.find((reason) => reason.startsWith('-')) ?? 'nothing speaks for it alone'}`,
+          ),
+        ),
+      )
+    const reasons = best.reasons.map((reason) => leaf(this.#paint.dim(reason)))
+    return [{ text: `read as     ${name(best)}`, below: [...reasons, ...rivals] }]
   }
 
   #mapPages(map: PreservedMap): string {
@@ -258,7 +279,7 @@ class Printer {
     ]
     const others = childrenOf(node).filter(({ segment }) => !known.includes(String(segment)))
     return {
-      text: `${this.#title('luo')} ${this.#text(node, 'compatible')}, live update ${number ?? '?'}, ${counts}`,
+      text: `${this.#title('luo')} ${this.#text(node, 'compatible')}, live update ${number ?? '?'}, ${counts}${unserialized(node)}`,
       below: [
         ...sessions.map((session) => this.#session(session)),
         ...flbs.map((flb) => this.#flb(flb)),
@@ -270,20 +291,29 @@ class Printer {
   #session(session: Node): Branch {
     const files = itemsAt(session, 'files')
     const text = `session ${this.#paint.text(quoted(this.#rawName(session)))} ${count(files.length, 'file')}`
-    return { text, below: files.map((file) => this.#file(file)) }
+    const tokens = files.map((file) => hex(numberAt(file, 'token') ?? 0))
+    const width = Math.max(0, ...tokens.map((token) => token.length))
+    const below = files.map((file, index) => {
+      const token = (tokens[index] as string).padEnd(width)
+      return leaf(`token ${this.#paint.number(token)}  ${this.#file(file)}`)
+    })
+    return { text, below }
   }
 
-  #file(file: Node): Branch {
-    const token = `token ${this.#paint.number(hex(numberAt(file, 'token') ?? 0))}`
+  #file(file: Node): string {
     const handler = this.#text(file, 'compatible')
     const memfd = child(file, 'memfd')
-    if (!memfd) return leaf(`${token}  ${handler}  data ${hex(numberAt(file, 'data') ?? 0)}`)
-    const { text, below } = this.#memfd(memfd)
-    return { text: `${token}  ${handler}  ${text}`, below }
+    const data = this.#paint.address(hex64(numberAt(file, 'data') ?? 0))
+    return `${handler} at ${data}  ${memfd ? this.#memfdText(memfd) : '(opaque handle)'}`
   }
 
   #memfd(memfd: Node): Branch {
-    const at = this.#paint.dim(`at ${hex64(memfd.pa)}`)
+    return leaf(
+      `${this.#title('memfd')} at ${this.#paint.address(hex64(memfd.pa))}  ${this.#memfdText(memfd)}`,
+    )
+  }
+
+  #memfdText(memfd: Node): string {
     const parts = [this.#number(formatBytes(numberAt(memfd, 'size') ?? 0))]
     const pos = numberAt(memfd, 'pos')
     if (pos) parts.push(`position ${formatCount(pos)}`)
@@ -292,7 +322,7 @@ class Printer {
     const flags = numberAt(memfd, 'flags')
     if (flags) parts.push(`flags ${hex(flags)}`)
     parts.push(this.#folios(memfd))
-    return { text: `${at}  ${parts.join(', ')}`, below: [] }
+    return parts.join(', ')
   }
 
   /** Folio count and order mix: `257 folios (256 × 4 KiB, 1 × 2 MiB) in 1 chunk`. */
@@ -378,6 +408,11 @@ class Printer {
     if (found?.kind !== 'value' || !(found.value instanceof Uint8Array)) return '(missing)'
     return printable(decodeText(found.value))
   }
+}
+
+/** Sessions are serialized by the reboot call only; before it, the pointer is 0. */
+function unserialized(luo: Node): string {
+  return numberAt(luo, 'sessions_pa') === 0n ? ' (sessions_pa is 0: none, or before the reboot call)' : ''
 }
 
 function count(n: number | bigint, noun: string): string {

@@ -32,7 +32,7 @@ export function showScalar(type: ScalarType, value: number | bigint | Uint8Array
     return type.kind === 'inline-array' ? `${value.length} bytes` : quoted(decodeText(value))
   }
   if (type.kind !== 'int' && type.kind !== 'bits') return String(value)
-  if (type.flags) return `${hex(value)} (${showFlags(value, type.flags)})`
+  if (type.flags && BigInt(value) !== 0n) return `${hex(value)} (${showFlags(value, type.flags)})`
   return showNumber(value, type.show)
 }
 

@@ -7,7 +7,8 @@ import { hex, type PhysAddr, phys } from '../abi/memory.ts'
 import { type Component, type ComponentVersion, satisfies, versionsFor } from '../abi/registry.ts'
 import type { FdtNodeType } from '../abi/schema.ts'
 import type { WalkContext } from './chain.ts'
-import { compatiblesOf, decodeFdtNode, decodeRecord, misfit, undeclaredNode } from './component.ts'
+import { decodeRecord } from './component.ts'
+import { compatiblesOf, FdtDecoder, misfit } from './component-fdt.ts'
 import { type Place, within } from './faults.ts'
 import { FDT_HEADER_SIZE, type Fdt, fdtTotalSize, hasFdtMagic, readFdt } from './fdt.ts'
 import { readBytes, readLeading } from './read.ts'
@@ -39,7 +40,10 @@ const MAX_BLOB_BYTES = 4 * 1024 * 1024
 /** Bytes shown of a blob that nothing here knows. */
 const RAW_BYTES = 256
 
-/** Reads an FDT as far as the image holds it, at most `limit` bytes; its own faults become faults at `place`. */
+/**
+ * Reads an FDT as far as the image holds it, at most `limit` bytes; its own faults become faults at
+ * `place`. That the image cuts it is a warning: the handover itself may be sound.
+ */
 export function readPlacedFdt(
   context: WalkContext,
   pa: PhysAddr,
@@ -52,10 +56,12 @@ export function readPlacedFdt(
     return undefined
   }
   const claimed = fdtTotalSize(head) ?? FDT_HEADER_SIZE
-  const fdt = readFdt(readLeading(context.memory, pa, Math.min(Math.max(claimed, FDT_HEADER_SIZE), limit)))
+  const bytes = readLeading(context.memory, pa, Math.min(Math.max(claimed, FDT_HEADER_SIZE), limit))
+  const fdt = readFdt(bytes)
   for (const { code, offset, length, message, expected, found, nodes } of fdt.faults) {
     const at = phys(pa + BigInt(offset))
-    context.faults.add(within(place, ...nodes), code, { pa: at, length, message, expected, found })
+    const severity = code === 'FDT_TRUNCATED' && bytes.length < claimed ? 'warning' : 'error'
+    context.faults.add(within(place, ...nodes), code, { pa: at, length, severity, message, expected, found })
   }
   return fdt
 }
@@ -104,11 +110,12 @@ function decodeFdtBlob(context: WalkContext, blob: Blob, fdts: PlacedFdt[]): Nod
     strings.some((text) => satisfies(version.contract, text)),
   )
   const version = leastMisfit(named, fdt, context.target)
+  const decoder = new FdtDecoder(context, pa)
   if (!version) {
     if (component) blobUnknown(context, component, blob, `compatible '${strings.join("', '")}'`)
-    return { ...undeclaredNode(fdt.root, { pa }), segment: key, length: fdt.bytes.length }
+    return { ...decoder.undeclared(fdt.root), segment: key, length: fdt.bytes.length }
   }
-  const record = decodeFdtNode(context, version.root as FdtNodeType, fdt.root, { pa }, key, place)
+  const record = decoder.decode(version.root as FdtNodeType, fdt.root, key, place)
   return { ...record, pa, length: fdt.bytes.length, version: version.id }
 }
 
