@@ -17,6 +17,8 @@ export class FrameBitmap {
   /** Set bits before chunk i; the last element is the total. */
   readonly #before: Float64Array
   readonly #chunks = new Map<number, Uint8Array>()
+  /** The rank asked for last. */
+  #ranked = { bit: 0, rank: 0 }
 
   private constructor(source: ByteSource, offset: number, length: number) {
     this.#source = source
@@ -60,11 +62,20 @@ export class FrameBitmap {
     return (((this.#chunk((bit - within) / CHUNK_BITS)[within >> 3] as number) >> (within & 7)) & 1) === 1
   }
 
-  /** Set bits below `bit`. */
+  /** Set bits below `bit`. Frames are mostly asked for in ascending order. */
   rank(bit: number): number {
-    const clamped = Math.min(bit, this.length)
-    const within = clamped % CHUNK_BITS
-    const index = (clamped - within) / CHUNK_BITS
+    const at = Math.min(bit, this.length)
+    if (at === this.#ranked.bit + 1) {
+      this.#ranked = { bit: at, rank: this.#ranked.rank + (this.has(at - 1) ? 1 : 0) }
+    } else if (at !== this.#ranked.bit) {
+      this.#ranked = { bit: at, rank: this.#countBelow(at) }
+    }
+    return this.#ranked.rank
+  }
+
+  #countBelow(bit: number): number {
+    const within = bit % CHUNK_BITS
+    const index = (bit - within) / CHUNK_BITS
     const before = this.#before[index] as number
     if (within === 0) return before
     const head = this.#chunk(index).slice(0, Math.ceil(within / 32) * 4)

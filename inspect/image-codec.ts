@@ -61,9 +61,8 @@ class Cursor {
       this.failed = true
       return
     }
-    for (let index = 0; index < length; index += 1) {
-      this.#out[this.#filled + index] = this.#out[from + index] as number
-    }
+    const out = this.#out
+    for (let to = this.#filled, end = to + length; to < end; to += 1) out[to] = out[to - distance] as number
     this.#filled += length
   }
 }

@@ -3,21 +3,13 @@
  * descriptor, decompressed and kept in a small cache.
  */
 import { inflateSync } from 'node:zlib'
-import { dumpFlags, kdumpPageDesc } from '../abi/container.ts'
-import type { PageSize } from '../abi/layout.ts'
+import { CONTAINER_TARGET, dumpFlags, kdumpPageDesc } from '../abi/container.ts'
+import { fieldOf, type PageSize } from '../abi/layout.ts'
 import type { FilePosition, PhysAddr, PhysicalMemory, PhysRange, Presence } from '../abi/memory.ts'
 import { phys } from '../abi/memory.ts'
-import type { Infer } from '../abi/schema.ts'
 import type { FrameBitmap } from './image-bitmap.ts'
 import { decodeLzo, decodeSnappy } from './image-codec.ts'
-import {
-  type ByteSource,
-  describeEnd,
-  fileOffset,
-  headerSize,
-  readHeader,
-  readSource,
-} from './image-source.ts'
+import { type ByteSource, describeEnd, fileOffset, headerSize } from './image-source.ts'
 
 /** One file of a dump, and the frames whose pages it holds. */
 export interface Part {
@@ -34,8 +26,16 @@ export interface Part {
   readonly status: number
 }
 
-type Page = { readonly bytes: Uint8Array } | { readonly missing: string }
-type Descriptor = Infer<typeof kdumpPageDesc>
+/** Bytes of a page, valid until the next page is loaded, or why they cannot be had. */
+type Page = Uint8Array | { readonly missing: string }
+
+interface Descriptor {
+  /** Undefined where no file reaches. */
+  readonly offset: number | undefined
+  readonly size: number
+  readonly flags: number
+}
+
 /** Returns something of another length where the data is damaged. */
 type ZstdDecode = (input: Uint8Array, length: number) => Uint8Array
 
@@ -51,8 +51,9 @@ export class KdumpMemory implements PhysicalMemory {
   readonly #pageSize: PageSize
   readonly #nrFrames: number
   readonly #zstd: ZstdDecode | undefined
-  /** By file and place of the data: pages of zeros may all share one. */
-  readonly #pages = new Map<string, Page>()
+  readonly #cache: PageCache
+  /** Compressed bytes on their way. */
+  readonly #data: Uint8Array
 
   private constructor(
     parts: readonly Part[],
@@ -64,6 +65,8 @@ export class KdumpMemory implements PhysicalMemory {
     this.#pageSize = pageSize
     this.#nrFrames = nrFrames
     this.#zstd = zstd
+    this.#cache = new PageCache(pageSize)
+    this.#data = new Uint8Array(pageSize)
     this.ranges = ramRanges((parts[0] as Part).ram, BigInt(pageSize))
   }
 
@@ -79,7 +82,7 @@ export class KdumpMemory implements PhysicalMemory {
       const part = this.#partOf(frame)
       const page = part?.dumped.has(frame) ? this.#load(part, frame) : undefined
       if (!page || 'missing' in page) return done
-      const piece = page.bytes.subarray(within, within + out.length - done)
+      const piece = page.subarray(within, within + out.length - done)
       out.set(piece, done)
       done += piece.length
     }
@@ -124,9 +127,8 @@ export class KdumpMemory implements PhysicalMemory {
     const { frame, within } = this.#split(pa)
     const part = this.#partOf(frame)
     const descriptor = part?.dumped.has(frame) ? readDescriptor(part, frame) : undefined
-    if (!part || !descriptor || descriptor.offset === 0n || descriptor.flags & COMPRESSED) return undefined
-    const offset = fileOffset(descriptor.offset)
-    return offset === undefined ? undefined : part.source.position(offset + within)
+    if (!part || !descriptor?.offset || descriptor.flags & COMPRESSED) return undefined
+    return part.source.position(descriptor.offset + within)
   }
 
   #split(pa: bigint): { frame: number; within: number } {
@@ -144,78 +146,118 @@ export class KdumpMemory implements PhysicalMemory {
   }
 
   #load(part: Part, frame: number): Page {
+    const { source } = part
     const descriptor = readDescriptor(part, frame)
     if (!descriptor)
-      return { missing: `${part.source.name}: ${describeEnd(part.source)}, before this page's descriptor` }
-    const key = `${this.#parts.indexOf(part)}:${descriptor.offset}`
-    const known = this.#pages.get(key)
+      return { missing: `${source.name}: ${describeEnd(source)}, before this page's descriptor` }
+    const { offset, size } = descriptor
+    if (offset === 0) return { missing: `${source.name}: the dumper did not get to this page` }
+    const known = offset === undefined ? undefined : this.#cache.find(source, offset)
     if (known) return known
-    const page = readPage(part.source, descriptor, this.#pageSize, this.#zstd)
-    const oldest = this.#pages.keys().next()
-    if (this.#pages.size * this.#pageSize >= CACHE_BYTES && !oldest.done) this.#pages.delete(oldest.value)
-    this.#pages.set(key, page)
+    if (size === 0 || size > this.#pageSize) {
+      return { missing: `${source.name}: page data of ${size} bytes; expected 1 to ${this.#pageSize}` }
+    }
+    const data = this.#data.subarray(0, size)
+    if (offset === undefined || source.read(offset, data) < size) {
+      const what = source.failure ?? `${source.name}: ${describeEnd(source)}`
+      return { missing: `${what}, before this page's data` }
+    }
+    const page = this.#cache.take(source, offset)
+    const damage = decompress(data, descriptor.flags, page, this.#zstd)
+    if (damage === undefined) return page
+    this.#cache.drop(source, offset)
+    return { missing: `${source.name}: ${damage} (data at offset ${offset})` }
+  }
+}
+
+/** Pages loaded of late, by file and place of the data: pages of zeros may all share one. */
+class PageCache {
+  readonly #slots: Uint8Array[] = []
+  readonly #owners: (readonly [ByteSource, number])[] = []
+  readonly #bySource = new Map<ByteSource, Map<number, number>>()
+  readonly #pageSize: number
+  #next = 0
+
+  constructor(pageSize: number) {
+    this.#pageSize = pageSize
+  }
+
+  find(source: ByteSource, offset: number): Uint8Array | undefined {
+    const slot = this.#bySource.get(source)?.get(offset)
+    return slot === undefined ? undefined : this.#slots[slot]
+  }
+
+  /** A page to be filled, which the oldest one makes room for. */
+  take(source: ByteSource, offset: number): Uint8Array {
+    const slot = this.#next
+    this.#next = (slot + 1) % (CACHE_BYTES / this.#pageSize)
+    const owner = this.#owners[slot]
+    if (owner) this.drop(...owner)
+    const page = this.#slots[slot] ?? new Uint8Array(this.#pageSize)
+    this.#slots[slot] = page
+    this.#owners[slot] = [source, offset]
+    const places = this.#bySource.get(source) ?? new Map<number, number>()
+    this.#bySource.set(source, places.set(offset, slot))
     return page
   }
+
+  drop(source: ByteSource, offset: number): void {
+    this.#bySource.get(source)?.delete(offset)
+  }
 }
 
+const descriptorBytes = new Uint8Array(headerSize(kdumpPageDesc))
+const descriptorView = new DataView(descriptorBytes.buffer)
+const [offsetAt, sizeAt, flagsAt] = (['offset', 'size', 'flags'] as const).map(
+  (name) => fieldOf(kdumpPageDesc, name, CONTAINER_TARGET).offset,
+) as [number, number, number]
+
+/** One per page of the dump, so read without an object parser. */
 function readDescriptor(part: Part, frame: number): Descriptor | undefined {
   const index = part.dumped.rank(frame) - part.firstRank
-  return readHeader(part.source, kdumpPageDesc, part.descriptorsAt + index * headerSize(kdumpPageDesc))
-}
-
-function readPage(
-  source: ByteSource,
-  descriptor: Descriptor,
-  pageSize: PageSize,
-  zstd: ZstdDecode | undefined,
-): Page {
-  const fail = (what: string): Page => ({ missing: `${source.name}: ${what}` })
-  const offset = fileOffset(descriptor.offset)
-  if (offset === 0) return fail('the dumper did not get to this page')
-  if (descriptor.size === 0 || descriptor.size > pageSize) {
-    return fail(`page data of ${descriptor.size} bytes; expected 1 to ${pageSize}`)
+  const at = part.descriptorsAt + index * descriptorBytes.length
+  if (part.source.read(at, descriptorBytes) < descriptorBytes.length) return undefined
+  const offset = fileOffset(descriptorView.getBigUint64(offsetAt, true))
+  return {
+    offset,
+    size: descriptorView.getUint32(sizeAt, true),
+    flags: descriptorView.getUint32(flagsAt, true),
   }
-  const data = offset === undefined ? undefined : readSource(source, offset, descriptor.size)
-  if (!data)
-    return fail(
-      source.failure ?? `${describeEnd(source)}, before this page's data at offset ${descriptor.offset}`,
-    )
-  const bytes = decompress(data, descriptor.flags, pageSize, zstd)
-  if (typeof bytes === 'string') return fail(`${bytes} (data at offset ${descriptor.offset})`)
-  return { bytes }
 }
 
-/** The page, or what kept it from being decompressed. */
+/** Fills the page; returns what kept it from that. */
 function decompress(
   data: Uint8Array,
   flags: number,
-  pageSize: PageSize,
+  page: Uint8Array,
   zstd: ZstdDecode | undefined,
-): Uint8Array | string {
-  const page = new Uint8Array(pageSize)
+): string | undefined {
   switch (flags & COMPRESSED) {
     case 0:
-      return data.length === pageSize ? data : `uncompressed page of ${data.length} bytes`
+      return fill(page, data) ? undefined : `uncompressed page of ${data.length} bytes`
     case dumpFlags.ZLIB:
-      return inflate(data, pageSize) ?? 'page is damaged: no sound zlib data'
+      return fill(page, inflate(data, page.length)) ? undefined : 'page is damaged: no sound zlib data'
     case dumpFlags.LZO:
-      return decodeLzo(data, page) ? page : 'page is damaged: no sound LZO data'
+      return decodeLzo(data, page) ? undefined : 'page is damaged: no sound LZO data'
     case dumpFlags.SNAPPY:
-      return decodeSnappy(data, page) ? page : 'page is damaged: no sound Snappy data'
-    case dumpFlags.ZSTD: {
+      return decodeSnappy(data, page) ? undefined : 'page is damaged: no sound Snappy data'
+    case dumpFlags.ZSTD:
       if (!zstd) return 'page is compressed with zstd, but the header does not say so'
-      const decoded = zstd(data, pageSize)
-      return decoded.length === pageSize ? decoded : 'page is damaged: no sound zstd data'
-    }
+      return fill(page, zstd(data, page.length)) ? undefined : 'page is damaged: no sound zstd data'
     default:
       return `page with several kinds of compression (flags ${flags})`
   }
 }
 
+function fill(page: Uint8Array, bytes: Uint8Array | undefined): boolean {
+  if (bytes?.length !== page.length) return false
+  page.set(bytes)
+  return true
+}
+
 function inflate(data: Uint8Array, pageSize: number): Uint8Array | undefined {
   try {
-    const page = inflateSync(data, { maxOutputLength: pageSize, chunkSize: pageSize })
-    return page.length === pageSize ? page : undefined
+    return inflateSync(data, { maxOutputLength: pageSize, chunkSize: pageSize })
   } catch {
     return undefined
   }
