@@ -10,14 +10,11 @@
  * (`entries`, `records`, `units` left out) is a link to memory that the document does not describe.
  */
 
-import type { khoData } from '../abi/boot.ts'
 import type { PageSize } from '../abi/layout.ts'
-import type { PhysAddr } from '../abi/memory.ts'
 import type { ReleaseVersions } from '../abi/registry.ts'
-import type { FdtStyle, Infer } from '../abi/schema.ts'
-import type { SparseMemory } from './memory.ts'
-import type { RunTable, UnitTable } from './runs.ts'
-import type { EncodeProblem } from './write.ts'
+import type { FdtStyle } from '../abi/schema.ts'
+import type { RunTable } from './runs.ts'
+import type { UnitTable } from './units.ts'
 
 export const HANDOVER_SCHEMA = 'kho-inspect/handover@1'
 
@@ -36,7 +33,8 @@ export interface HandoverDocument {
   readonly root: Root
   /** In FDT order. */
   readonly subtrees: readonly Subtree[]
-  readonly preserved?: Preserved
+  /** Without it, the units that the kernel would preserve; `null`: no map is written, `root.memory_map` says where it is. */
+  readonly preserved?: Preserved | null
   /** Bytes at addresses, written last: over everything else. */
   readonly contents?: readonly PlacedContent[]
 }
@@ -180,8 +178,8 @@ export interface Block extends Placed {
 
 /**
  * An array in vmalloc memory. `records` holds it in runs: a field per field of the element (`value` where
- * elements are plain integers). A run whose frame number or address is 0 in a field that names memory is
- * a hole; a run of `unplaced` records gets its folios from the allocator.
+ * elements are plain integers), the order that of the folios that the records name. Where the field that
+ * says where the folio lies is UNPLACED, the allocator places the folios of that run.
  */
 export interface VmallocList<Field extends string> {
   readonly records?: RunTable<Field>
@@ -249,13 +247,4 @@ export interface Pattern {
 export interface PlacedContent {
   readonly at: bigint
   readonly content: Content
-}
-
-export interface WrittenHandover {
-  readonly memory: SparseMemory
-  /** What the new kernel is told: the descriptor of a KHO note, the payload of SETUP_KEXEC_KHO. */
-  readonly boot: Infer<typeof khoData>
-  readonly root: PhysAddr
-  /** Empty if the whole document was written. */
-  readonly problems: readonly EncodeProblem[]
 }

@@ -38,6 +38,11 @@ export class SparseMemory implements PhysicalMemory {
     return this.#ram ?? this.extents()
   }
 
+  /** Whether no RAM was declared, so that anything may be written anywhere. */
+  get openEnded(): boolean {
+    return this.#ram === undefined
+  }
+
   /** What was written or is generated, in whole pages, sorted and merged. */
   extents(): readonly PhysRange[] {
     this.#extents ??= mergeRanges([...this.#writtenPages(), ...this.#generatedPages()])
@@ -66,6 +71,22 @@ export class SparseMemory implements PhysicalMemory {
     this.#pages.set(number, page)
     this.#extents = undefined
     return page
+  }
+
+  /** Starts of the pages between two addresses that were written to, in no order. */
+  *writtenPages(start: bigint, end: bigint): Generator<PhysAddr> {
+    const size = BigInt(this.pageSize)
+    const first = Number(start / size)
+    const last = Number((end - 1n) / size)
+    if (last - first < this.#pages.size) {
+      for (let number = first; number <= last; number++) {
+        if (this.#pages.has(number)) yield phys(BigInt(number) * size)
+      }
+      return
+    }
+    for (const number of this.#pages.keys()) {
+      if (first <= number && number <= last) yield phys(BigInt(number) * size)
+    }
   }
 
   /**

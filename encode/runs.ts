@@ -6,6 +6,9 @@
  */
 import { invariant } from '../abi/fault.ts'
 
+/** In a field that says where a record's memory is: the allocator shall place the run's units. */
+export const UNPLACED = 0xffff_ffff_ffff_ffffn
+
 /** One run as a plain value, for those who write a document by hand or print one. */
 export interface Run<Field extends string = string> {
   /** Records, at least 1. */
@@ -136,19 +139,4 @@ const MAX_STEP = BigInt(Number.MAX_SAFE_INTEGER)
 function resized<A extends { set(from: A): void }>(larger: A, from: A): A {
   larger.set(from)
   return larger
-}
-
-/** Fields of a list of units: the address of each; step is the size of a unit. */
-export type UnitTable = RunTable<'start'>
-
-/** Builds a table of units from runs of neighbours: `count` units of 2^order pages from `start` on. */
-export function unitTable(
-  pageSize: number,
-  runs: readonly { readonly start: bigint; readonly order?: number; readonly count?: number }[] = [],
-): UnitTable {
-  const table: UnitTable = new RunTable(['start'])
-  for (const { start, order = 0, count = 1 } of runs) {
-    table.push({ count, order, start: { start }, step: { start: pageSize * 2 ** order } })
-  }
-  return table
 }

@@ -76,15 +76,14 @@ export function writeStruct<S extends StructType>(
 /** Encodes one integer in its declared byte order. */
 export function encodeInt(
   type: IntType,
-  value: number | bigint,
+  value: FieldValue,
   problems?: EncodeProblem[],
   path: Path = [],
 ): Uint8Array {
   const out = new Uint8Array(type.bytes)
   const found: EncodeProblem[] = problems ?? []
-  const fits = checkInt(type, value, found, path)
-  if (fits) putInt(viewOf(out), 0, type, BigInt(value))
-  invariant(problems || fits, `${found[0]?.path}: ${found[0]?.message}`)
+  if (checkInt(type, value, found, path)) putInt(viewOf(out), 0, type, BigInt(value))
+  invariant(problems || found.length === 0, `${found[0]?.path}: ${found[0]?.message}`)
   return out
 }
 

@@ -1,0 +1,119 @@
+/**
+ * The folios that an array's records name: placed where the document leaves that open, preserved as
+ * units of their order, and filled with the file's bytes.
+ */
+import type { Path } from '../abi/fault.ts'
+import { pageShift } from '../abi/layout.ts'
+import { phys } from '../abi/memory.ts'
+import type { IntType, StructType } from '../abi/schema.ts'
+import { type ContentSource, contentSource } from './content.ts'
+import { measuring } from './elements.ts'
+import type { Content } from './handover.ts'
+import { type Run, RunTable, UNPLACED } from './runs.ts'
+import type { Site } from './site.ts'
+import { neighbourRuns, type UnitRun, unitBytes } from './units.ts'
+
+/** Places, preserves and fills the folios; gives back the records as they are stored. */
+export function writeFolios(
+  site: Site,
+  element: StructType | IntType,
+  records: RunTable<string>,
+  bytes: Content | undefined,
+  path: Path,
+): RunTable<string> {
+  const place = measuring(element, site.target, 'frame', 'address-order')
+  if (!place) return records
+  const content = bytes && contentSource(bytes)
+  const shift = place.measure === 'frame' ? BigInt(pageShift(site.target.pageSize)) : 0n
+  const index = measuring(element, site.target, 'page-index')?.name
+  const stored = new RunTable(records.fields)
+  for (let at = 0; at < records.length; at++) {
+    if (records.start(place.name, at) !== UNPLACED) {
+      const run = records.run(at)
+      stored.push(run)
+      const units = unitsOf(run, place.name, shift, site)
+      if (units) site.preserve(units)
+      if (units && content && index) fillFolios(site, units, run, index, content, path)
+      continue
+    }
+    const run = records.run(at)
+    for (const part of placeFolios(site, run, place.name, shift, path)) {
+      stored.push(part)
+      const units = unitsOf(part, place.name, shift, site)
+      if (units && content && index) fillFolios(site, units, part, index, content, path)
+    }
+  }
+  return stored
+}
+
+/** The memory that a run's records name; none for holes. Address and order may share a word. */
+function unitsOf(run: Run, field: string, shift: bigint, site: Site): UnitRun | undefined {
+  const value = run.start[field] ?? 0n
+  if (value === 0n) return undefined
+  const step = (run.step[field] ?? 0) * 2 ** Number(shift)
+  if (shift > 0n) return { start: value << shift, order: run.order, count: run.count, step }
+  const offset = value % BigInt(site.target.pageSize)
+  return { start: value - offset, order: Number(offset), count: run.count, step }
+}
+
+/** Cuts a run where the memory that it gets is not in one piece. */
+function placeFolios(site: Site, run: Run, field: string, shift: bigint, path: Path): readonly Run[] {
+  const placed = site.units(run.order, run.count, path)
+  if (!placed) return []
+  const step = unitBytes(run.order, site.target.pageSize)
+  let done = 0
+  return placed.map(({ start, count }) => {
+    const part: Run = {
+      ...run,
+      count,
+      start: {
+        ...mapFields(run, (name) => (run.start[name] ?? 0n) + BigInt(done) * BigInt(run.step[name] ?? 0)),
+        [field]: shift > 0n ? start >> shift : start | BigInt(run.order),
+      },
+      step: { ...run.step, [field]: step / 2 ** Number(shift) },
+    }
+    done += count
+    return part
+  })
+}
+
+function mapFields(run: Run, value: (name: string) => bigint): Record<string, bigint> {
+  return Object.fromEntries(Object.keys(run.start).map((name) => [name, value(name)]))
+}
+
+/** Lays a file's bytes into the folios of a run. */
+function fillFolios(
+  site: Site,
+  units: UnitRun,
+  run: Run,
+  index: string,
+  content: ContentSource,
+  path: Path,
+): void {
+  if (site.surveying) return
+  const { pageSize } = site.target
+  const bytes = BigInt(unitBytes(units.order, pageSize))
+  const indexStart = run.start[index] ?? 0n
+  const indexStep = BigInt(run.step[index] ?? 0)
+  for (const piece of neighbourRuns(units, pageSize)) {
+    const firstRecord = (piece.start - units.start) / BigInt(units.step || 1)
+    const direction = units.step < 0 ? -1n : 1n
+    const offsetAt = (pa: bigint): bigint => {
+      const inPiece = pa - piece.start
+      const record = firstRecord + direction * (inPiece / bytes)
+      return (indexStart + record * indexStep) * BigInt(pageSize) + (inPiece % bytes)
+    }
+    const length = bytes * BigInt(piece.count)
+    if (!site.checkRam(piece.start, length, path)) continue
+    site.memory.generate({ start: phys(piece.start), end: piece.start + length }, (pa, out) => {
+      const offset = offsetAt(pa)
+      if (offset >= content.length) return
+      const known = Number(minimum(BigInt(out.length), content.length - offset))
+      content.fill(offset, out.subarray(0, known))
+    })
+  }
+}
+
+function minimum(one: bigint, other: bigint): bigint {
+  return one < other ? one : other
+}

@@ -1,0 +1,318 @@
+/**
+ * Documents of the captured images, read by hand: for each release the offsets of its headers, in numbers.
+ * Shares no code with the project, so that what the encoder makes of them is held against the kernel alone.
+ */
+
+import type { ReleaseVersions } from '../../abi/registry.ts'
+import type {
+  FdtTree,
+  Flb,
+  HandoverDocument,
+  KhoTest,
+  MapChunk,
+  Memfd,
+  Preserved,
+  RadixPage,
+  RecordList,
+  Session,
+  SessionFile,
+  Subtree,
+  VmallocList,
+} from '../../encode/handover.ts'
+import { HANDOVER_SCHEMA } from '../../encode/handover.ts'
+import { RunTable } from '../../encode/runs.ts'
+import { unitTable } from '../../encode/units.ts'
+import type { RealImage } from './elf-core.ts'
+import { type ReadNode, readFdt } from './fdt-reader.ts'
+
+const PAGE = 4096
+
+const common = { memblock: 'memblock-v1', 'kho-test': 'kho-test-v1' } as const
+export const versionsOf: Readonly<Record<string, ReleaseVersions>> = {
+  'linux-6.17-x86_64-basic': { ...common, kho: 'kho-v1/bitmap-512', 'kho-test': 'kho-test-v1/inline' },
+  'linux-6.19-x86_64-basic': { ...common, kho: 'kho-v1/bitmap-page', luo: 'luo-v1', memfd: 'memfd-v1' },
+  'kho-v2-x86_64-basic': {
+    ...common,
+    kho: 'kho-v2',
+    luo: 'luo-v1/flb',
+    'kexec-metadata': 'kexec-metadata-1',
+  },
+  'linux-7.1-x86_64-basic': {
+    ...common,
+    kho: 'kho-v3',
+    luo: 'luo-v1/flb',
+    'kexec-metadata': 'kexec-metadata-1',
+  },
+  'linux-7.3-x86_64-basic': { ...common, kho: 'kho-v4', luo: 'luo-v5', 'kexec-metadata': 'kexec-metadata-1' },
+  'linux-7.3-arm64-4k-basic': {
+    ...common,
+    kho: 'kho-v4',
+    luo: 'luo-v5',
+    'kexec-metadata': 'kexec-metadata-1',
+  },
+}
+
+/** The scratch array is no part of what a reader reaches from the root; it is the one page that holds it. */
+const scratchOf: Readonly<Record<string, bigint>> = {
+  'linux-7.3-x86_64-basic': 0x1eff0000n,
+  'linux-7.3-arm64-4k-basic': 0x5eff0000n,
+}
+
+export function readDocument(image: RealImage, name: string): HandoverDocument {
+  return new DocumentReader(image, name).document()
+}
+
+class DocumentReader {
+  readonly #image: RealImage
+  readonly #name: string
+  readonly #versions: ReleaseVersions
+
+  constructor(image: RealImage, name: string) {
+    this.#image = image
+    this.#name = name
+    this.#versions = versionsOf[name] as ReleaseVersions
+  }
+
+  document(): HandoverDocument {
+    const root = BigInt(this.#image.expected.kho.fdt)
+    const { tree } = readFdt(this.#image.bytes(root, PAGE))
+    const map = this.#number(tree, 'preserved-memory-map')
+    const scratch = scratchOf[this.#name] ?? 0x1f1f0000n
+    return {
+      schema: HANDOVER_SCHEMA,
+      page_size: PAGE,
+      versions: this.#versions,
+      ram: this.#image.segments.map(({ pa, bytes }) => ({ start: pa, size: BigInt(bytes.length) })),
+      root: { at: root },
+      scratch: {
+        at: scratch,
+        areas: [0n, 16n, 32n].map((offset) => ({
+          addr: this.#image.u64(scratch + offset),
+          size: this.#image.u64(scratch + offset + 8n),
+        })),
+      },
+      subtrees: tree.children.map((node) => this.#subtree(node)),
+      preserved: this.#versions.kho?.startsWith('kho-v1') ? this.#chunks(map) : this.#radix(map),
+    }
+  }
+
+  #subtree(node: ReadNode): Subtree {
+    const at = this.#number(
+      node,
+      node.properties.some((one) => one.name === 'fdt') ? 'fdt' : 'preserved-data',
+    )
+    const placed = { name: node.name, at }
+    if (node.name === 'memblock') {
+      return {
+        ...placed,
+        memblock: {
+          reserve_mem: {
+            entries: this.#fdt(at).children.map((region) => ({
+              name: region.name,
+              start: this.#number(region, 'start'),
+              size: this.#number(region, 'size'),
+            })),
+          },
+        },
+      }
+    }
+    if (node.name === 'kexec-metadata') {
+      return {
+        ...placed,
+        kexec_metadata: { previous_release: this.#text(at + 4n, 65), kexec_count: this.#u32(at + 69n) },
+      }
+    }
+    if (node.name === 'kho_test') return { ...placed, kho_test: this.#khoTest(at) }
+    return { ...placed, luo: this.#versions.luo === 'luo-v5' ? this.#luoV5(at) : this.#luoV1(at) }
+  }
+
+  #khoTest(at: bigint): KhoTest {
+    const data = this.#fdt(at).children[0] as FdtTree & ReadNode
+    const info = data.properties.find((one) => one.name === 'folios_info')?.value as Uint8Array
+    const view = new DataView(info.buffer)
+    const records = new RunTable(['value'])
+    if (this.#versions['kho-test'] === 'kho-test-v1/inline') {
+      for (let offset = 0; offset < info.length; offset += 8) {
+        records.append(0, { value: view.getBigUint64(offset, true) })
+      }
+      return { csum: Number(this.#number(data, 'csum')), folios_info: { records } }
+    }
+    const count = this.#number(data, 'nr_folios')
+    const list = this.#vmalloc(view.getBigUint64(0, true), view.getUint32(8, true))
+    this.#elements(list.pages, Number(count), 8, (pa) => records.append(0, { value: this.#image.u64(pa) }))
+    return { csum: Number(this.#number(data, 'csum')), folios_info: { ...list, records } }
+  }
+
+  #luoV5(at: bigint) {
+    return {
+      liveupdate_num: this.#image.u64(at + 8n),
+      sessions: this.#blocks(this.#image.u64(at + 16n), 80, (pa) => ({
+        name: this.#text(pa, 64),
+        files: this.#blocks(this.#image.u64(pa + 64n), 64, (file) => this.#file(file)),
+      })),
+      flbs: this.#flbs(this.#image.u64(at + 24n)),
+    }
+  }
+
+  #luoV1(at: bigint) {
+    const tree = this.#fdt(at)
+    const sessionsAt = this.#number(tree.children[0] as ReadNode, 'luo-session-header')
+    const sessions: Session[] = []
+    for (let index = 0n; index < this.#image.u64(sessionsAt); index++) {
+      const pa = sessionsAt + 8n + index * 80n
+      const filesAt = this.#image.u64(pa + 64n)
+      const entries = Array.from({ length: Number(this.#image.u64(pa + 72n)) }, (_, file) =>
+        this.#file(filesAt + BigInt(file) * 64n),
+      )
+      sessions.push({ name: this.#text(pa, 64), files: { at: filesAt, entries } })
+    }
+    const flbNode = tree.children[1]
+    return {
+      liveupdate_num: this.#number(tree, 'liveupdate-number'),
+      sessions: { at: sessionsAt, entries: sessions },
+      ...(flbNode ? { flbs: this.#flbs(this.#number(flbNode, 'luo-flb-header')) } : {}),
+    }
+  }
+
+  #flbs(at: bigint): RecordList<Flb> {
+    const entries = Array.from({ length: Number(this.#image.u64(at + 8n)) }, (_, index) => {
+      const pa = at + 16n + BigInt(index) * 64n
+      return { name: this.#text(pa, 48), data: this.#image.u64(pa + 48n), count: this.#image.u64(pa + 56n) }
+    })
+    return { at, entries }
+  }
+
+  #blocks<R>(first: bigint, size: number, read: (pa: bigint) => R): RecordList<R> {
+    const blocks: { at: bigint; entries: number }[] = []
+    const entries: R[] = []
+    for (let at = first; at !== 0n; at = this.#image.u64(at)) {
+      const count = Number(this.#image.u64(at + 8n))
+      blocks.push({ at, entries: count })
+      for (let index = 0; index < count; index++) entries.push(read(at + 16n + BigInt(index * size)))
+    }
+    return { blocks, entries }
+  }
+
+  #file(pa: bigint): SessionFile {
+    const compatible = this.#text(pa, 48)
+    const at = this.#image.u64(pa + 48n)
+    return { compatible, token: this.#image.u64(pa + 56n), memfd: this.#memfd(at, compatible === 'memfd-v2') }
+  }
+
+  #memfd(at: bigint, sealed: boolean): Memfd {
+    const tail = at + (sealed ? 24n : 16n)
+    const count = Number(this.#image.u64(tail))
+    const list = this.#vmalloc(this.#image.u64(tail + 8n), this.#u32(tail + 16n))
+    const records = new RunTable(['pfn', 'flags', 'index'])
+    this.#elements(list.pages, count, 16, (pa) => {
+      const word = this.#image.u64(pa)
+      const pfn = word & 0xf_ffff_ffff_ffffn
+      records.append(0, { pfn, flags: word >> 52n, index: this.#image.u64(pa + 8n) })
+    })
+    return {
+      at,
+      pos: this.#image.u64(at),
+      size: this.#image.u64(at + 8n),
+      ...(sealed ? { seals: this.#u32(at + 16n), flags: this.#u32(at + 20n) } : {}),
+      ...(count > 0 ? { folios: { ...list, records } } : {}),
+    }
+  }
+
+  #vmalloc(
+    first: bigint,
+    totalPages: number,
+  ): Pick<VmallocList<never>, 'chunks' | 'pages'> & { pages: ReturnType<typeof unitTable> } {
+    const chunks: bigint[] = []
+    const groups: { start: bigint }[] = []
+    for (let at = first; at !== 0n; at = this.#image.u64(at)) {
+      chunks.push(at)
+      for (let slot = 1n; slot < 512n && this.#image.u64(at + slot * 8n) !== 0n; slot++) {
+        groups.push({ start: this.#image.u64(at + slot * 8n) })
+      }
+    }
+    if (groups.length !== totalPages) throw new Error(`${groups.length} pages instead of ${totalPages}`)
+    return { chunks, pages: unitTable(PAGE, groups) }
+  }
+
+  #elements(
+    pages: ReturnType<typeof unitTable>,
+    count: number,
+    size: number,
+    read: (pa: bigint) => void,
+  ): void {
+    for (let index = 0; index < count; index++) {
+      const position = index * size
+      const page = pages.start('start', Math.floor(position / PAGE))
+      read(page + BigInt(position % PAGE))
+    }
+  }
+
+  #chunks(first: bigint): Preserved {
+    const chunks: MapChunk[] = []
+    const units: { start: bigint; order: number }[] = []
+    const bits = this.#versions.kho === 'kho-v1/bitmap-512' ? 4096 : PAGE * 8
+    for (let at = first; at !== 0n; at = this.#image.u64(at)) {
+      const order = this.#u32(at + 8n)
+      const bitmaps: { phys_start: bigint; at: bigint }[] = []
+      for (let index = 0; index < this.#u32(at + 12n); index++) {
+        const physStart = this.#image.u64(at + 16n + BigInt(index) * 16n)
+        const bitmap = this.#image.u64(at + 24n + BigInt(index) * 16n)
+        bitmaps.push({ phys_start: physStart, at: bitmap })
+        for (const bit of setBitsOf(this.#image.bytes(bitmap, bits / 8))) {
+          units.push({ start: physStart + (BigInt(bit) << BigInt(order + 12)), order })
+        }
+      }
+      chunks.push({ at, order, bitmaps })
+    }
+    return { chunks, units: unitTable(PAGE, units) }
+  }
+
+  /** The radix tree of 4K pages: 6 levels, 9 bits each, 15 in a leaf, order 0 at bit 52. */
+  #radix(root: bigint): Preserved {
+    const nodes: RadixPage[] = []
+    const units: { start: bigint; order: number }[] = []
+    const visit = (at: bigint, path: readonly number[]): void => {
+      nodes.push({ path, at })
+      if (path.length === 5) {
+        const prefix = path.reduce((key, index) => (key << 9n) | BigInt(index), 0n)
+        for (const bit of setBitsOf(this.#image.bytes(at, PAGE))) {
+          const key = (prefix << 15n) | BigInt(bit)
+          const order = 52 - (key.toString(2).length - 1)
+          units.push({ start: BigInt.asUintN(64, key << BigInt(12 + order)), order })
+        }
+        return
+      }
+      for (let index = 0; index < 512; index++) {
+        const child = this.#image.u64(at + BigInt(index * 8))
+        if (child !== 0n) visit(child, [...path, index])
+      }
+    }
+    visit(root, [])
+    return { nodes, units: unitTable(PAGE, units) }
+  }
+
+  #fdt(at: bigint): ReadNode {
+    return readFdt(this.#image.bytes(at, PAGE)).tree
+  }
+
+  #number(node: ReadNode, name: string): bigint {
+    const value = node.properties.find((property) => property.name === name)?.value as Uint8Array
+    return [...value].reduceRight((number, byte) => (number << 8n) | BigInt(byte), 0n)
+  }
+
+  #u32(pa: bigint): number {
+    const bytes = this.#image.bytes(pa, 4)
+    return new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true)
+  }
+
+  #text(pa: bigint, length: number): string {
+    const bytes = this.#image.bytes(pa, length)
+    return new TextDecoder().decode(bytes.subarray(0, bytes.indexOf(0)))
+  }
+}
+
+function* setBitsOf(bitmap: Uint8Array): Generator<number> {
+  for (const [at, byte] of bitmap.entries()) {
+    for (let bit = 0; bit < 8; bit++) if (byte & (1 << bit)) yield at * 8 + bit
+  }
+}
