@@ -91,6 +91,7 @@ export async function openHandover(
     image.close()
     return undefined
   }
+  for (const warning of image.warnings) terminal.err(`kho-inspect: warning: ${printable(warning)}`)
   return { image, candidates: found.candidates as [Candidate, ...Candidate[]] }
 }
 
@@ -110,7 +111,6 @@ async function openImageFiles(
     complain(terminal, opened.problem)
     return undefined
   }
-  for (const warning of opened.image.warnings) terminal.err(`kho-inspect: warning: ${printable(warning)}`)
   return opened.image
 }
 

@@ -36,6 +36,11 @@ function withCommands(parser: Argv, done: (code: number) => void): Argv {
   return parser
 }
 
+/** yargs only says what it recommends instead. */
+function unknownCommand(message: string): string {
+  return message.startsWith('Did you mean') ? `unknown command '${process.argv[2]}'. ${message}` : message
+}
+
 /** Every line of trouble has the same form: `kho-inspect: what, where`. */
 function complain(message: string): void {
   process.stderr.write(`kho-inspect: ${message}\n`)
@@ -67,7 +72,7 @@ async function main(): Promise<number> {
     .recommendCommands()
     .exitProcess(false)
     .fail((message, error) => {
-      throw error ?? new UsageError(message)
+      throw error ?? new UsageError(unknownCommand(message))
     })
   withCommands(parser, (result) => {
     code = result
@@ -87,7 +92,8 @@ main().then(
     process.exitCode = code
   },
   (error: Error) => {
-    const usage = error instanceof UsageError
+    // What a coerce function throws comes out of yargs as an error of its own.
+    const usage = error instanceof UsageError || error.name === 'YError'
     complain(usage ? `${error.message} (see kho-inspect --help)` : (error.stack ?? String(error)))
     process.exitCode = usage ? ExitCode.USAGE : ExitCode.UNREADABLE
   },

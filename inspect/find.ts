@@ -66,7 +66,7 @@ export function bootNote(image: Image): KhoData | undefined {
 
 function one(image: Image, pa: PhysAddr, options: DecodeOptions, source: Candidate['source']): Found {
   const problem = whyNoFdt(image, pa)
-  if (problem) return { problem }
+  if (problem) return { problem: `${image.files[0]}: ${problem}` }
   const handover = decodeHandover(image, pa, options)
   return { candidates: [{ handover, source, score: 0, reasons: [] }] }
 }

@@ -265,35 +265,26 @@ function withGaps(spans: readonly Span[], region: { pa: PhysAddr; length: number
 function fdtRegion({ path, pa, fdt }: PlacedFdt, tree: Node): Region {
   const region = { pa, length: fdt.bytes.length, path, title: `FDT of ${path}` }
   const spans = (): Span[] => {
-    const values = new Map<bigint, { readonly path: string; readonly value: string }>()
+    const values: Span[] = []
     collectValues(tree, [], pa, pa + BigInt(region.length), values)
     return withGaps(fdtSpans(fdt, pa, path, values), region, 'unused room of the FDT')
   }
   return { ...region, spans }
 }
 
-/** Paths and values of the stored scalars that lie in a range, by address. */
-function collectValues(
-  node: Node,
-  path: Path,
-  start: bigint,
-  end: bigint,
-  into: Map<bigint, { readonly path: string; readonly value: string }>,
-): void {
+/** The stored scalars that lie in a range, as spans. */
+function collectValues(node: Node, path: Path, start: bigint, end: bigint, into: Span[]): void {
   if (node.kind === 'value' && node.pa >= start && node.pa < end) {
-    into.set(node.pa, { path: formatPath(path), value: showScalar(node.type, node.value) })
+    const { pa, length } = node
+    into.push({ pa, length, path: formatPath(path), value: showScalar(node.type, node.value) })
   }
   for (const inner of childrenOf(node)) collectValues(inner, [...path, inner.segment], start, end, into)
 }
 
+/** Layouts of the FDT container do not depend on the page size. */
 const ANY_PAGE: Target = { pageSize: 4096 }
 
-function fdtSpans(
-  fdt: Fdt,
-  pa: PhysAddr,
-  path: string,
-  values: ReadonlyMap<bigint, { readonly path: string; readonly value: string }>,
-): Span[] {
+function fdtSpans(fdt: Fdt, pa: PhysAddr, path: string, values: readonly Span[]): Span[] {
   const { header, bytes } = fdt
   const at = (offset: number): PhysAddr => phys(pa + BigInt(offset))
   const spans: Span[] = layoutOf(fdtHeader, ANY_PAGE).fields.map(({ name, offset, size, type }) => ({
@@ -304,16 +295,11 @@ function fdtSpans(
   }))
   spans.push(...reserveSpans(fdt, pa, path))
   for (const { offset, length, label, text } of fdt.pieces) {
-    const known = label === 'property value' ? values.get(at(offset)) : undefined
+    const stored =
+      label === 'property value' ? values.filter((span) => isInside(span, at(offset), length)) : []
     const gap = label === 'padding'
-    spans.push({
-      pa: at(offset),
-      length,
-      path: `${path} ${label}`,
-      value: text,
-      ...known,
-      ...(gap && { gap }),
-    })
+    if (stored.length > 0) spans.push(...stored)
+    else spans.push({ pa: at(offset), length, path: `${path} ${label}`, value: text, ...(gap && { gap }) })
   }
   const { off_dt_strings: from, size_dt_strings: size } = header
   for (let start = from; start < Math.min(from + size, bytes.length); ) {
@@ -326,6 +312,10 @@ function fdtSpans(
     start += length
   }
   return spans
+}
+
+function isInside(span: Span, start: bigint, length: number): boolean {
+  return span.pa >= start && span.pa + BigInt(span.length) <= start + BigInt(length)
 }
 
 function reserveSpans(fdt: Fdt, pa: PhysAddr, path: string): Span[] {
@@ -379,7 +369,7 @@ function elementSpans(
     const value = Object.entries(bulk.valueAt(index) ?? {}).map(
       ([name, number]) => `${name} ${fieldText(bulk, name, number)}`,
     )
-    const place = formatPath([...path.slice(0, -1), `${bulk.item}s`, { index }])
+    const place = formatPath([...path.slice(0, -1), `${bulk.item}_list`, { index }])
     spans.push({ pa: bulk.addressOf(index), length: bulk.elementSize, path: place, value: value.join(', ') })
   }
   return withGaps(spans, region, `unused room of ${region.title}`)

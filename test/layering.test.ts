@@ -1,0 +1,92 @@
+/** The walls of the house: who may import whom, and which packages, read off the import lines. */
+import { readdirSync, readFileSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { ROOT } from './support/images.ts'
+
+interface Rule {
+  readonly folders: readonly string[]
+  /** Packages and node modules by the files that may use them; `*` is any file of the folder. */
+  readonly packages: Readonly<Record<string, readonly string[]>>
+}
+
+const rules: Readonly<Record<string, Rule>> = {
+  abi: { folders: ['abi'], packages: {} },
+  encode: {
+    folders: ['abi', 'encode'],
+    packages: { 'node:zlib': ['image-*'], yaml: ['scenario*'], zod: ['scenario*'] },
+  },
+  inspect: {
+    folders: ['abi', 'inspect'],
+    packages: {
+      'binary-parser': ['record.ts'],
+      hexy: ['render-hex.ts'],
+      'node:fs': ['image*'],
+      'node:path': ['image*'],
+      'node:os': ['image*'],
+      'node:stream': ['image*'],
+      'node:stream/promises': ['image*'],
+      'node:events': ['image*'],
+      'node:zlib': ['image*', 'kernel-image*'],
+      snappyjs: ['image*'],
+      zstddec: ['image*', 'kernel-image*'],
+    },
+  },
+}
+
+function importsOf(path: string): readonly string[] {
+  const text = readFileSync(path, 'utf8')
+  return [...text.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map(([, name]) => name as string)
+}
+
+function matches(file: string, pattern: string): boolean {
+  return pattern.endsWith('*') ? file.startsWith(pattern.slice(0, -1)) : file === pattern
+}
+
+const files = Object.keys(rules).flatMap((folder) =>
+  readdirSync(`${ROOT}${folder}`)
+    .filter((file) => file.endsWith('.ts'))
+    .map((file) => [folder, file] as const),
+)
+
+test.each(files)('%s/%s imports only what its folder may', (folder, file) => {
+  const { folders, packages } = rules[folder] as Rule
+  const wrong = importsOf(`${ROOT}${folder}/${file}`).filter((name) => {
+    if (name.startsWith('./')) return false
+    if (name.startsWith('../')) return !folders.includes(name.split('/')[1] as string)
+    return !(packages[name] ?? []).some((pattern) => matches(file, pattern))
+  })
+  expect(wrong).toEqual([])
+})
+
+test('no import cycles, type-only ones included', () => {
+  const graph = new Map<string, readonly string[]>()
+  for (const [folder, file] of files) {
+    const targets = importsOf(`${ROOT}${folder}/${file}`)
+      .filter((name) => name.startsWith('.'))
+      .map((name) => new URL(name, `file:///${folder}/${file}`).pathname.slice(1))
+    graph.set(`${folder}/${file}`, targets)
+  }
+  const done = new Set<string>()
+  const cycles: string[] = []
+  const visit = (file: string, trail: readonly string[]): void => {
+    if (trail.includes(file)) {
+      cycles.push([...trail.slice(trail.indexOf(file)), file].join(' -> '))
+      return
+    }
+    if (done.has(file)) return
+    for (const target of graph.get(file) ?? []) visit(target, [...trail, file])
+    done.add(file)
+  }
+  for (const file of graph.keys()) visit(file, [])
+  expect(cycles).toEqual([])
+})
+
+test('only bin touches the console, the process, the clock and chance', () => {
+  const wrong = files.flatMap(([folder, file]) => {
+    const text = readFileSync(`${ROOT}${folder}/${file}`, 'utf8').replace(/\/\*[\s\S]*?\*\/|\/\/.*/g, '')
+    return [...text.matchAll(/\b(console|process)\.|\bnew Date\b|\bDate\.now\b|\bMath\.random\b/g)].map(
+      ([found]) => `${folder}/${file}: ${found}`,
+    )
+  })
+  expect(wrong).toEqual([])
+})

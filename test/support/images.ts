@@ -1,0 +1,54 @@
+/** Opening fixtures: the captured images, decoded, and the CLI as a user runs it. */
+import { spawnSync } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { parseAddress } from '../../abi/memory.ts'
+import { type DecodeOptions, decodeHandover, type Handover } from '../../inspect/decode.ts'
+import { type Image, openImage } from '../../inspect/image.ts'
+
+export const ROOT = fileURLToPath(new URL('../../', import.meta.url))
+const REAL = `${ROOT}fixtures/real/`
+
+/** Names of the captured images: `linux-7.3-x86_64-basic`, … */
+export const realImages: readonly string[] = readdirSync(REAL)
+  .filter((file) => file.endsWith('.elf.gz'))
+  .map((file) => file.slice(0, -'.elf.gz'.length))
+
+export function realPath(name: string): string {
+  return `${REAL}${name}.elf.gz`
+}
+
+/** What an independent reader says of a captured image. */
+export function expectedOf(name: string): { readonly kho: { readonly fdt: string } } {
+  return JSON.parse(readFileSync(`${REAL}${name}.expected.json`, 'utf8'))
+}
+
+export async function openReal(name: string): Promise<Image> {
+  const opened = await openImage([{ path: realPath(name) }])
+  if (!opened.ok) throw new Error(opened.problem)
+  return opened.image
+}
+
+export async function decodeReal(name: string, options: DecodeOptions = {}): Promise<Handover> {
+  const fdt = parseAddress(expectedOf(name).kho.fdt)
+  if (fdt === undefined) throw new Error(`${name}: no address of the root FDT`)
+  return decodeHandover(await openReal(name), fdt, options)
+}
+
+export interface Run {
+  readonly status: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** Runs the built CLI in the repository's root. */
+export function kho(args: readonly string[], env: NodeJS.ProcessEnv = {}): Run {
+  const { NO_COLOR: _no, FORCE_COLOR: _force, ...inherited } = process.env
+  const result = spawnSync(process.execPath, [`${ROOT}dist/bin/kho-inspect.js`, ...args], {
+    cwd: ROOT,
+    encoding: 'utf8',
+    env: { ...inherited, ...env },
+    maxBuffer: 1 << 28,
+  })
+  return { status: result.status, stdout: result.stdout, stderr: result.stderr }
+}
