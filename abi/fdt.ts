@@ -16,6 +16,9 @@ export const FDT_RESERVE_ALIGN = 8
 /** Alignment in bytes of structure tokens and property values (FDT_TAGSIZE). */
 export const FDT_TAG_ALIGN = 4
 
+/** Nested deeper than this, a node is a fault; libfdt itself goes as deep as an int counts. */
+export const MAX_FDT_DEPTH = 64
+
 /** Structure block tokens. */
 export const FdtTag = {
   BEGIN_NODE: 1,

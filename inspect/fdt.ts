@@ -16,6 +16,7 @@ import {
   fdtHeader,
   fdtProperty,
   fdtReserveEntry,
+  MAX_FDT_DEPTH,
 } from '../abi/fdt.ts'
 import type { Target } from '../abi/layout.ts'
 import { fieldOf, layoutOf } from '../abi/layout.ts'
@@ -79,9 +80,6 @@ export interface Fdt {
   /** Whether the strings block lies behind the end of the bytes at hand. */
   readonly stringsCut: boolean
 }
-
-/** Nested deeper than this, a node is a fault; libfdt itself goes as deep as an int counts. */
-export const MAX_FDT_DEPTH = 64
 
 /** Header and structure sizes do not depend on the page size. */
 const ANY: Target = { pageSize: 4096 }
