@@ -297,7 +297,7 @@ function handlerValue(context: RecordContext, key: string, edge: HandlerEdge, ow
 }
 
 /** The component and version that a file's compatible string names; among several forms the document's own. */
-function handlerFor(
+export function handlerFor(
   compatible: string,
   chosen: ReleaseVersions,
 ): { readonly key: string; readonly version: ComponentVersion } | undefined {

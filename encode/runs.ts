@@ -83,27 +83,37 @@ export class RunTable<Field extends string = string> {
     this.total += run.count
   }
 
-  /** Adds one record: to the last run where it goes on in every field, else as a run of its own. */
+  /**
+   * Adds one record: to the last run where it goes on in every field, else as a run of its own. The second
+   * record of a run sets its step; if the third does not follow, those two begin a run instead.
+   */
   append(order: number, record: Readonly<Record<Field, bigint>>): void {
     const last = this.length - 1
-    if (last >= 0 && this.#orders[last] === order && this.#continues(last, record)) {
-      this.#counts[last] = this.count(last) + 1
-      this.total++
-      return
+    if (last >= 0 && this.#orders[last] === order) {
+      if (this.#continues(last, record)) {
+        this.#counts[last] = this.count(last) + 1
+        this.total++
+        return
+      }
+      if (this.count(last) === 2) {
+        const second = this.#fieldsOf((field) => this.end(field, last))
+        this.#counts[last] = 1
+        this.total--
+        this.push({ count: 1, order, start: second, step: this.#fieldsOf(() => 0) })
+        this.append(order, record)
+        return
+      }
     }
-    const step = Object.fromEntries(this.fields.map((field) => [field, 0])) as Record<Field, number>
-    this.push({ count: 1, order, start: record, step })
+    this.push({ count: 1, order, start: record, step: this.#fieldsOf(() => 0) })
   }
 
   /** A run as a plain value. */
   run(index: number): Run<Field> {
-    const pick = <V>(of: (field: Field) => V): Record<Field, V> =>
-      Object.fromEntries(this.fields.map((field) => [field, of(field)])) as Record<Field, V>
     return {
       count: this.count(index),
       order: this.order(index),
-      start: pick((field) => this.start(field, index)),
-      step: pick((field) => this.step(field, index)),
+      start: this.#fieldsOf((field) => this.start(field, index)),
+      step: this.#fieldsOf((field) => this.step(field, index)),
     }
   }
 
@@ -120,6 +130,10 @@ export class RunTable<Field extends string = string> {
     }
     for (const [at, field] of this.fields.entries()) this.#columns[field].step[run] = Number(steps[at])
     return true
+  }
+
+  #fieldsOf<V>(value: (field: Field) => V): Record<Field, V> {
+    return Object.fromEntries(this.fields.map((field) => [field, value(field)])) as Record<Field, V>
   }
 
   #grow(): void {

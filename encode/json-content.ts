@@ -1,0 +1,84 @@
+/** Contents in JSON: `{ "hex": … }`, `{ "text": … }`, `{ "pattern": … }`, or a list of these with offsets. */
+import type { Content, ContentPart, Pattern } from './handover.ts'
+import {
+  type Codec,
+  complain,
+  count,
+  hexBytes,
+  isObject,
+  list,
+  type Member,
+  object,
+  optional,
+  required,
+  size,
+  text,
+  u64,
+} from './json-codec.ts'
+import { textBytes } from './text.ts'
+
+interface Piece {
+  readonly offset?: bigint
+  readonly hex?: Uint8Array
+  readonly text?: string | Uint8Array
+  readonly pattern?: Pattern
+}
+
+const pattern = object<Pattern>({
+  seed: required(u64('dec')),
+  every: required(count(1)),
+  run: required(count(1)),
+  length: required(size),
+})
+
+const kinds: Readonly<Record<string, Member>> = {
+  hex: optional(hexBytes),
+  text: optional(text),
+  pattern: optional(pattern),
+}
+const whole = single(object<Piece>(() => kinds))
+const part = single(object<Piece>(() => ({ offset: required(size), ...kinds })))
+const parts = list(part)
+
+/** Exactly one kind of content. */
+function single(pieces: Codec<Piece>): Codec<Piece> {
+  return {
+    parse(json, path, problems) {
+      const piece = pieces.parse(json, path, problems)
+      const given = Object.keys(kinds).filter((kind) => isObject(json) && json[kind] !== undefined)
+      return given.length === 1 ? piece : complain(problems, path, 'expected one of hex, text and pattern')
+    },
+    print: pieces.print,
+  }
+}
+
+export const content: Codec<Content> = {
+  parse(json, path, problems) {
+    if (!Array.isArray(json)) {
+      const piece = whole.parse(json, path, problems)
+      return piece && pieceContent(piece)
+    }
+    return parts.parse(json, path, problems)?.map(
+      (piece): ContentPart => ({
+        offset: piece?.offset ?? 0n,
+        content: piece ? pieceContent(piece) : new Uint8Array(),
+      }),
+    )
+  },
+  print(value) {
+    if (isPlain(value)) return whole.print(printed(value))
+    return parts.print(value.map(({ offset, content: piece }) => ({ offset, ...printed(piece) })))
+  },
+}
+
+function isPlain(value: Content): value is Uint8Array | Pattern {
+  return value instanceof Uint8Array || 'seed' in value
+}
+
+function pieceContent(piece: Piece): Uint8Array | Pattern {
+  return piece.pattern ?? piece.hex ?? textBytes(piece.text ?? '')
+}
+
+function printed(value: Uint8Array | Pattern): Piece {
+  return value instanceof Uint8Array ? { hex: value } : { pattern: value }
+}
