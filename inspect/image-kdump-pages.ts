@@ -96,7 +96,8 @@ export class KdumpMemory implements PhysicalMemory {
     const part = this.#partOf(frame)
     const { ram, dumped } = part ?? (this.#parts[0] as Part)
     if (!ram.has(frame) && !dumped.has(frame)) {
-      return { state: 'hole', until: this.#addressOf(Math.min(ram.runEnd(frame), dumped.runEnd(frame))) }
+      const end = Math.min(ram.runEnd(frame), dumped.runEnd(frame))
+      return { state: 'hole', until: end === this.#nrFrames ? ADDRESS_SPACE : this.#addressOf(end) }
     }
     if (!part) {
       const until = Math.min(
@@ -136,9 +137,8 @@ export class KdumpMemory implements PhysicalMemory {
     return { frame: Number(pa / size), within: Number(pa % size) }
   }
 
-  /** Frames from the end of the dump on are holes up to the end of the address space. */
   #addressOf(frame: number): bigint {
-    return frame >= this.#nrFrames ? ADDRESS_SPACE : BigInt(frame) * BigInt(this.#pageSize)
+    return BigInt(frame) * BigInt(this.#pageSize)
   }
 
   #partOf(frame: number): Part | undefined {

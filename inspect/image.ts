@@ -132,8 +132,10 @@ async function openContainer(
   wanted: Exclude<ImageFormat, 'debugfs'> | undefined,
 ): Promise<Contents | Problem> {
   const sources: ByteSource[] = []
-  for (const file of files) {
-    const source = unflatten(file) ?? file
+  for (const [index, file] of files.entries()) {
+    // Flat memory is never flattened; what looks so is memory that holds such a file.
+    const isFlat = wanted === 'raw' || named[index]?.address !== undefined
+    const source = (isFlat ? undefined : unflatten(file)) ?? file
     if (isProblem(source)) return source
     sources.push(source)
   }
