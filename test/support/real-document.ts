@@ -3,6 +3,7 @@
  * Shares no code with the project, so that what the encoder makes of them is held against the kernel alone.
  */
 
+import type { PageSize } from '../../abi/layout.ts'
 import type { ReleaseVersions } from '../../abi/registry.ts'
 import type {
   FdtTree,
@@ -17,6 +18,7 @@ import type {
   Session,
   SessionFile,
   Subtree,
+  Text,
   VmallocList,
 } from '../../encode/handover.ts'
 import { HANDOVER_SCHEMA } from '../../encode/handover.ts'
@@ -25,7 +27,12 @@ import { unitTable } from '../../encode/units.ts'
 import type { RealImage } from './elf-core.ts'
 import { type ReadNode, readFdt } from './fdt-reader.ts'
 
-const PAGE = 4096
+/** Bits of a page number, of an index below a node, and of a bit number in a leaf, per page size. */
+const RADIX = {
+  4096: { order0: 52, table: 9n, leaf: 15n, levels: 6 },
+  16384: { order0: 50, table: 11n, leaf: 17n, levels: 5 },
+  65536: { order0: 48, table: 13n, leaf: 19n, levels: 4 },
+} as const
 
 const common = { memblock: 'memblock-v1', 'kho-test': 'kho-test-v1' } as const
 export const versionsOf: Readonly<Record<string, ReleaseVersions>> = {
@@ -66,21 +73,23 @@ class DocumentReader {
   readonly #image: RealImage
   readonly #name: string
   readonly #versions: ReleaseVersions
+  readonly #page: PageSize
 
   constructor(image: RealImage, name: string) {
     this.#image = image
     this.#name = name
+    this.#page = image.expected.page_size
     this.#versions = versionsOf[name] as ReleaseVersions
   }
 
   document(): HandoverDocument {
     const root = BigInt(this.#image.expected.kho.fdt)
-    const { tree } = readFdt(this.#image.bytes(root, PAGE))
+    const { tree } = readFdt(this.#image.bytes(root, this.#page))
     const map = this.#number(tree, 'preserved-memory-map')
     const scratch = scratchOf[this.#name] ?? 0x1f1f0000n
     return {
       schema: HANDOVER_SCHEMA,
-      page_size: PAGE,
+      page_size: this.#page,
       versions: this.#versions,
       ram: this.#image.segments.map(({ pa, bytes }) => ({ start: pa, size: BigInt(bytes.length) })),
       root: { at: root },
@@ -226,12 +235,12 @@ class DocumentReader {
     const groups: { start: bigint }[] = []
     for (let at = first; at !== 0n; at = this.#image.u64(at)) {
       chunks.push(at)
-      for (let slot = 1n; slot < 512n && this.#image.u64(at + slot * 8n) !== 0n; slot++) {
+      for (let slot = 1n; slot < BigInt(this.#page / 8) && this.#image.u64(at + slot * 8n) !== 0n; slot++) {
         groups.push({ start: this.#image.u64(at + slot * 8n) })
       }
     }
     if (groups.length !== totalPages) throw new Error(`${groups.length} pages instead of ${totalPages}`)
-    return { chunks, pages: unitTable(PAGE, groups) }
+    return { chunks, pages: unitTable(this.#page, groups) }
   }
 
   #elements(
@@ -242,15 +251,15 @@ class DocumentReader {
   ): void {
     for (let index = 0; index < count; index++) {
       const position = index * size
-      const page = pages.start('start', Math.floor(position / PAGE))
-      read(page + BigInt(position % PAGE))
+      const page = pages.start('start', Math.floor(position / this.#page))
+      read(page + BigInt(position % this.#page))
     }
   }
 
   #chunks(first: bigint): Preserved {
     const chunks: MapChunk[] = []
     const units: { start: bigint; order: number }[] = []
-    const bits = this.#versions.kho === 'kho-v1/bitmap-512' ? 4096 : PAGE * 8
+    const bits = this.#versions.kho === 'kho-v1/bitmap-512' ? 4096 : this.#page * 8
     for (let at = first; at !== 0n; at = this.#image.u64(at)) {
       const order = this.#u32(at + 8n)
       const bitmaps: { phys_start: bigint; at: bigint }[] = []
@@ -264,35 +273,36 @@ class DocumentReader {
       }
       chunks.push({ at, order, bitmaps })
     }
-    return { chunks, units: unitTable(PAGE, units) }
+    return { chunks, units: unitTable(this.#page, units) }
   }
 
-  /** The radix tree of 4K pages: 6 levels, 9 bits each, 15 in a leaf, order 0 at bit 52. */
   #radix(root: bigint): Preserved {
+    const { order0, table, leaf, levels } = RADIX[this.#page]
+    const shift = 64 - order0
     const nodes: RadixPage[] = []
     const units: { start: bigint; order: number }[] = []
     const visit = (at: bigint, path: readonly number[]): void => {
       nodes.push({ path, at })
-      if (path.length === 5) {
-        const prefix = path.reduce((key, index) => (key << 9n) | BigInt(index), 0n)
-        for (const bit of setBitsOf(this.#image.bytes(at, PAGE))) {
-          const key = (prefix << 15n) | BigInt(bit)
-          const order = 52 - (key.toString(2).length - 1)
-          units.push({ start: BigInt.asUintN(64, key << BigInt(12 + order)), order })
+      if (path.length === levels - 1) {
+        const prefix = path.reduce((key, index) => (key << table) | BigInt(index), 0n)
+        for (const bit of setBitsOf(this.#image.bytes(at, this.#page))) {
+          const key = (prefix << leaf) | BigInt(bit)
+          const order = order0 - (key.toString(2).length - 1)
+          units.push({ start: BigInt.asUintN(64, key << BigInt(shift + order)), order })
         }
         return
       }
-      for (let index = 0; index < 512; index++) {
+      for (let index = 0; index < 2 ** Number(table); index++) {
         const child = this.#image.u64(at + BigInt(index * 8))
         if (child !== 0n) visit(child, [...path, index])
       }
     }
     visit(root, [])
-    return { nodes, units: unitTable(PAGE, units) }
+    return { nodes, units: unitTable(this.#page, units) }
   }
 
   #fdt(at: bigint): ReadNode {
-    return readFdt(this.#image.bytes(at, PAGE)).tree
+    return readFdt(this.#image.bytes(at, this.#page)).tree
   }
 
   #number(node: ReadNode, name: string): bigint {
@@ -305,9 +315,11 @@ class DocumentReader {
     return new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true)
   }
 
-  #text(pa: bigint, length: number): string {
+  #text(pa: bigint, length: number): Text {
     const bytes = this.#image.bytes(pa, length)
-    return new TextDecoder().decode(bytes.subarray(0, bytes.indexOf(0)))
+    const name = bytes.slice(0, bytes.indexOf(0))
+    const text = new TextDecoder('utf-8', { ignoreBOM: true }).decode(name)
+    return Buffer.compare(Buffer.from(text), name) === 0 ? text : name
   }
 }
 
