@@ -18,6 +18,10 @@ export const FDT_TAG_ALIGN = 4
 
 /** Nested deeper than this, a node is a fault; libfdt itself goes as deep as an int counts. */
 export const MAX_FDT_DEPTH = 64
+/** A name with more bytes is a fault and cut; libfdt has no limit, KHO's own names are far shorter. */
+export const MAX_FDT_NAME_BYTES = 255
+/** INT_MAX, as fdt_check_header() demands. */
+export const MAX_FDT_TOTALSIZE = 0x7fff_ffff
 
 /** Structure block tokens. */
 export const FdtTag = {

@@ -17,6 +17,8 @@ import {
   fdtProperty,
   fdtReserveEntry,
   MAX_FDT_DEPTH,
+  MAX_FDT_NAME_BYTES,
+  MAX_FDT_TOTALSIZE,
 } from '../abi/fdt.ts'
 import type { Target } from '../abi/layout.ts'
 import { fieldOf, layoutOf } from '../abi/layout.ts'
@@ -81,12 +83,16 @@ export interface Fdt {
   readonly stringsCut: boolean
 }
 
+/** Faults kept of one blob, which can have one for each token. */
+export const MAX_FDT_FAULTS = 1000
+
 /** Header and structure sizes do not depend on the page size. */
 const ANY: Target = { pageSize: 4096 }
 const HEADER_SIZE = layoutOf(fdtHeader, ANY).size
 const PROPERTY_SIZE = layoutOf(fdtProperty, ANY).size
 const RESERVE_SIZE = layoutOf(fdtReserveEntry, ANY).size
 const MAGIC_SIZE = fieldOf(fdtHeader, 'magic', ANY).size
+const RESERVE_LENGTH_AT = fieldOf(fdtReserveEntry, 'size', ANY).offset
 
 /** Bytes that a blob claims in its header; undefined where there is no FDT header. */
 export function fdtTotalSize(head: Uint8Array): number | undefined {
@@ -114,8 +120,11 @@ class FdtReader {
   readonly #faults: FdtFault[] = []
   readonly #pieces: FdtPiece[] = []
   readonly #open: FdtNode[] = []
+  readonly #names = new Map<number, string>()
   #header: Infer<typeof fdtHeader>
   #stringsCut = false
+  /** End of the structure block, or of the bytes at hand. */
+  #end = 0
 
   constructor(bytes: Uint8Array) {
     this.#bytes = bytes
@@ -146,6 +155,7 @@ class FdtReader {
     expected: string,
     found: string,
   ): void {
+    if (this.#faults.length >= MAX_FDT_FAULTS) return
     const nodes = this.#open.slice(1).map((node) => node.name)
     this.#faults.push({ code, offset, length, message, expected, found, nodes })
   }
@@ -158,7 +168,7 @@ class FdtReader {
 
   /** fdt_check_header(); returns whether the structure block can be looked at. */
   #checkHeader(): boolean {
-    const { magic, totalsize, version, last_comp_version, off_mem_rsvmap, off_dt_struct } = this.#header
+    const { magic, version, last_comp_version, off_dt_struct } = this.#header
     if (this.#bytes.length < HEADER_SIZE) {
       const found = `${this.#bytes.length} bytes`
       this.#fault('FDT_TRUNCATED', 0, this.#bytes.length, 'FDT header is cut', `${HEADER_SIZE} bytes`, found)
@@ -178,44 +188,75 @@ class FdtReader {
     if (last_comp_version > FDT_VERSION) {
       this.#headerFault('FDT_VERSION', 'last_comp_version', `at most ${FDT_VERSION}`)
     }
-    if (totalsize < HEADER_SIZE) this.#headerFault('FDT_HEADER', 'totalsize', `at least ${HEADER_SIZE}`)
+    this.#checkBlocks()
+    this.#checkLength()
+    if (off_dt_struct % FDT_TAG_ALIGN !== 0) return false
+    return off_dt_struct >= HEADER_SIZE && off_dt_struct < this.#bytes.length
+  }
+
+  /** The blob and its three blocks: where they start and end. */
+  #checkBlocks(): void {
+    const { totalsize, off_mem_rsvmap, off_dt_strings, size_dt_strings, off_dt_struct } = this.#header
+    if (totalsize < HEADER_SIZE || totalsize > MAX_FDT_TOTALSIZE) {
+      this.#headerFault('FDT_HEADER', 'totalsize', `${HEADER_SIZE} to ${MAX_FDT_TOTALSIZE}`)
+    }
     if (off_mem_rsvmap % FDT_RESERVE_ALIGN !== 0 || !this.#inside(off_mem_rsvmap, RESERVE_SIZE)) {
       this.#headerFault('FDT_HEADER', 'off_mem_rsvmap', `a multiple of ${FDT_RESERVE_ALIGN} inside totalsize`)
-    }
-    if (!this.#inside(this.#header.off_dt_strings, this.#header.size_dt_strings)) {
+    } else this.#checkReserveEnd(off_mem_rsvmap)
+    if (!this.#inside(off_dt_strings, size_dt_strings)) {
       this.#headerFault('FDT_HEADER', 'off_dt_strings', 'a strings block inside totalsize')
     }
-    if (off_dt_struct % FDT_TAG_ALIGN !== 0 || !this.#inside(off_dt_struct, this.#header.size_dt_struct)) {
-      this.#headerFault(
-        'FDT_HEADER',
-        'off_dt_struct',
-        `a multiple of ${FDT_TAG_ALIGN}, a structure block inside totalsize`,
-      )
-      if (off_dt_struct % FDT_TAG_ALIGN !== 0) return false
+    if (off_dt_struct % FDT_TAG_ALIGN !== 0 || !this.#inside(off_dt_struct, this.#structureSize())) {
+      const expected = `a multiple of ${FDT_TAG_ALIGN}, a structure block inside totalsize`
+      this.#headerFault('FDT_HEADER', 'off_dt_struct', expected)
     }
-    if (totalsize > this.#bytes.length) {
-      const found = `${this.#bytes.length} bytes`
-      this.#fault(
-        'FDT_TRUNCATED',
-        this.#bytes.length,
-        0,
-        'the blob is cut',
-        `${totalsize} bytes (totalsize)`,
-        found,
-      )
-      this.#stringsCut = this.#header.off_dt_strings + this.#header.size_dt_strings > this.#bytes.length
+  }
+
+  /** fdt_num_mem_rsv(): an entry of size 0 ends the reservation block. */
+  #checkReserveEnd(start: number): void {
+    const end = Math.min(this.#header.totalsize, this.#bytes.length)
+    let at = start
+    for (; at + RESERVE_SIZE <= end; at += RESERVE_SIZE) {
+      if (this.#view.getBigUint64(at + RESERVE_LENGTH_AT) === 0n) return
     }
-    return off_dt_struct >= HEADER_SIZE && off_dt_struct < this.#bytes.length
+    if (end < this.#header.totalsize) return
+    const message = 'the memory reservation block does not end'
+    const expected = 'an entry of size 0 inside totalsize'
+    this.#fault(
+      'FDT_TRUNCATED',
+      start,
+      at - start,
+      message,
+      expected,
+      `${(at - start) / RESERVE_SIZE} entries`,
+    )
+  }
+
+  /** Whether the bytes at hand are all that the header claims. */
+  #checkLength(): void {
+    const { totalsize, off_dt_strings, size_dt_strings } = this.#header
+    const { length } = this.#bytes
+    if (totalsize <= length) return
+    const expected = `${totalsize} bytes (totalsize)`
+    this.#fault('FDT_TRUNCATED', length, 0, 'the blob is cut', expected, `${length} bytes`)
+    this.#stringsCut = off_dt_strings + size_dt_strings > length
   }
 
   #inside(offset: number, length: number): boolean {
     return offset >= HEADER_SIZE && offset + length <= this.#header.totalsize
   }
 
+  /** Bytes of the structure block that the header claims; it says so from version 17 on only. */
+  #structureSize(): number {
+    const { version, size_dt_struct, totalsize, off_dt_struct } = this.#header
+    return version >= FDT_VERSION ? size_dt_struct : Math.max(0, totalsize - off_dt_struct)
+  }
+
   #readStructure(): FdtNode | undefined {
-    const { off_dt_struct, size_dt_struct, version } = this.#header
-    const claimed = version >= FDT_VERSION ? off_dt_struct + size_dt_struct : this.#header.totalsize
+    const { off_dt_struct } = this.#header
+    const claimed = off_dt_struct + this.#structureSize()
     const end = Math.min(claimed, this.#bytes.length)
+    this.#end = end
     let root: FdtNode | undefined
     let at = off_dt_struct
     while (at + FDT_TAG_ALIGN <= end) {
@@ -231,6 +272,7 @@ class FdtReader {
       if (tag !== FdtTag.END) continue
       if (this.#open.length > 0)
         this.#structureFault(at - FDT_TAG_ALIGN, 'FDT_END inside a node', 'FDT_END_NODE')
+      else if (!root) this.#structureFault(at - FDT_TAG_ALIGN, 'FDT_END before any node', 'FDT_BEGIN_NODE')
       return this.#cutOpenNodes(at, root)
     }
     if (claimed <= this.#bytes.length)
@@ -283,7 +325,8 @@ class FdtReader {
       )
       return undefined
     }
-    const nameBytes = this.#bytes.subarray(start, start + nul)
+    const nameBytes = this.#bytes.subarray(start, start + Math.min(nul, MAX_FDT_NAME_BYTES))
+    if (nul > MAX_FDT_NAME_BYTES) this.#nameFault(start, 'node', `${nul} bytes`)
     const node: FdtNode = {
       name: decodeText(nameBytes),
       nameBytes,
@@ -378,11 +421,19 @@ class FdtReader {
   }
 
   #string(offset: number, at: number): string | undefined {
+    const known = this.#names.get(offset)
+    if (known !== undefined) return known
     const { off_dt_strings, size_dt_strings } = this.#header
     const block = this.#bytes.subarray(off_dt_strings, off_dt_strings + size_dt_strings)
-    const nul = offset < block.length ? block.subarray(offset).indexOf(0) : -1
-    if (nul >= 0) return decodeText(block.subarray(offset, offset + nul))
-    if (this.#stringsCut) return undefined
+    const bytes = block.subarray(offset, offset + MAX_FDT_NAME_BYTES + 1)
+    const nul = bytes.indexOf(0)
+    if (nul >= 0) {
+      const name = decodeText(bytes)
+      this.#names.set(offset, name)
+      return name
+    }
+    if (bytes.length > MAX_FDT_NAME_BYTES) this.#nameFault(at, 'property', 'no NUL there')
+    if (this.#stringsCut || bytes.length > MAX_FDT_NAME_BYTES) return undefined
     const found = `offset ${offset} of a block of ${size_dt_strings} bytes`
     this.#fault(
       'FDT_STRING',
@@ -395,12 +446,17 @@ class FdtReader {
     return undefined
   }
 
+  #nameFault(offset: number, what: string, found: string): void {
+    const expected = `at most ${MAX_FDT_NAME_BYTES} bytes`
+    this.#fault('FDT_STRING', offset, FDT_TAG_ALIGN, `${what} name is too long`, expected, found)
+  }
+
   #piece(offset: number, length: number, label: string, text: string): void {
     if (length > 0) this.#pieces.push({ offset, length, label, text })
   }
 
   #padding(from: number, to: number): void {
-    this.#piece(from, Math.min(to, this.#bytes.length) - from, 'padding', '')
+    this.#piece(from, Math.min(to, this.#end) - from, 'padding', '')
   }
 }
 
