@@ -105,12 +105,19 @@ function fillFolios(
     }
     const length = bytes * BigInt(piece.count)
     if (!site.checkRam(piece.start, length, path)) continue
-    site.memory.generate({ start: phys(piece.start), end: piece.start + length }, (pa, out) => {
+    const fill = (pa: bigint, out: Uint8Array): void => {
       const offset = offsetAt(pa)
       if (offset >= content.length) return
       const known = Number(minimum(BigInt(out.length), content.length - offset))
       content.fill(offset, out.subarray(0, known))
-    })
+    }
+    const inOrder = direction > 0n && indexStep * BigInt(pageSize) === bytes
+    const first = offsetAt(piece.start)
+    const parts = inOrder ? content.parts(first, first + length) : [{ start: first, end: first + length }]
+    for (const { start, end } of parts) {
+      const at = piece.start - first
+      site.memory.generate({ start: phys(at + start), end: at + end }, fill)
+    }
   }
 }
 

@@ -223,13 +223,15 @@ export interface RadixPage extends Placed {
 }
 
 /** What memory holds, as a function of the offset. */
-export type Content = Uint8Array | Pattern | readonly ContentPart[]
+export type Content = PlainContent | readonly ContentPart[]
+
+export type PlainContent = Uint8Array | Pattern | Words | Repeated
 
 /** One of several pieces; bytes between them are zero. */
 export interface ContentPart {
   /** Bytes from the start of the whole. */
   readonly offset: bigint
-  readonly content: Uint8Array | Pattern
+  readonly content: PlainContent
 }
 
 /**
@@ -241,6 +243,19 @@ export interface Pattern {
   readonly every: number
   readonly run: number
   /** Length of the whole in bytes. */
+  readonly length: bigint
+}
+
+/** At each multiple of `every` bytes a little-endian word of 64 bits, `word` + that offset; zeros elsewhere. */
+export interface Words {
+  readonly word: bigint
+  readonly every: number
+  readonly length: bigint
+}
+
+/** The same byte, `length` times. */
+export interface Repeated {
+  readonly byte: number
   readonly length: bigint
 }
 

@@ -1,5 +1,8 @@
-/** Contents in JSON: `{ "hex": … }`, `{ "text": … }`, `{ "pattern": … }`, or a list of these with offsets. */
-import type { Content, ContentPart, Pattern } from './handover.ts'
+/**
+ * Contents in JSON: `{ "hex": … }`, `{ "text": … }`, `{ "pattern": … }`, `{ "words": … }`,
+ * `{ "repeated": … }`, or a list of these with offsets.
+ */
+import type { Content, ContentPart, Pattern, PlainContent, Repeated, Words } from './handover.ts'
 import {
   type Codec,
   complain,
@@ -22,6 +25,8 @@ interface Piece {
   readonly hex?: Uint8Array
   readonly text?: string | Uint8Array
   readonly pattern?: Pattern
+  readonly words?: Words
+  readonly repeated?: Repeated
 }
 
 const pattern = object<Pattern>({
@@ -31,10 +36,23 @@ const pattern = object<Pattern>({
   length: required(size),
 })
 
+const words = object<Words>({
+  word: required(u64('dec')),
+  every: required(count(1)),
+  length: required(size),
+})
+
+const repeated = object<Repeated>({
+  byte: required(count()),
+  length: required(size),
+})
+
 const kinds: Readonly<Record<string, Member>> = {
   hex: optional(hexBytes),
   text: optional(text),
   pattern: optional(pattern),
+  words: optional(words),
+  repeated: optional(repeated),
 }
 const whole = single(object<Piece>(() => kinds))
 const part = single(object<Piece>(() => ({ offset: required(size), ...kinds })))
@@ -46,7 +64,8 @@ function single(pieces: Codec<Piece>): Codec<Piece> {
     parse(json, path, problems) {
       const piece = pieces.parse(json, path, problems)
       const given = Object.keys(kinds).filter((kind) => isObject(json) && json[kind] !== undefined)
-      return given.length === 1 ? piece : complain(problems, path, 'expected one of hex, text and pattern')
+      const expected = `expected one of ${Object.keys(kinds).join(', ')}`
+      return given.length === 1 ? piece : complain(problems, path, expected)
     },
     print: pieces.print,
   }
@@ -71,14 +90,16 @@ export const content: Codec<Content> = {
   },
 }
 
-function isPlain(value: Content): value is Uint8Array | Pattern {
-  return value instanceof Uint8Array || 'seed' in value
+function isPlain(value: Content): value is PlainContent {
+  return !Array.isArray(value)
 }
 
-function pieceContent(piece: Piece): Uint8Array | Pattern {
-  return piece.pattern ?? piece.hex ?? textBytes(piece.text ?? '')
+function pieceContent(piece: Piece): PlainContent {
+  return piece.pattern ?? piece.words ?? piece.repeated ?? piece.hex ?? textBytes(piece.text ?? '')
 }
 
-function printed(value: Uint8Array | Pattern): Piece {
-  return value instanceof Uint8Array ? { hex: value } : { pattern: value }
+function printed(value: PlainContent): Piece {
+  if (value instanceof Uint8Array) return { hex: value }
+  if ('seed' in value) return { pattern: value }
+  return 'word' in value ? { words: value } : { repeated: value }
 }

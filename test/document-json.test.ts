@@ -202,7 +202,7 @@ describe('mistakes', () => {
       'two kinds of content',
       (json) => Object.assign(json, { contents: [{ at: '0x1000', content: { hex: '00', text: 'a' } }] }),
       'contents[0].content',
-      /one of hex, text and pattern/,
+      /one of hex, text, pattern, words, repeated/,
     ],
   ])('%s', (_what, change, path, message) => {
     const { document, problems } = edited(change)
