@@ -1,6 +1,6 @@
 /** The examples of the documentation: every `$ kho-inspect …` in it prints what stands below it. */
 import { readdirSync, readFileSync } from 'node:fs'
-import { describe, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { kho, ROOT } from './support/images.ts'
 
 const documents = [
@@ -31,11 +31,13 @@ function wordsOf(command: string): readonly string[] {
   return [...command.matchAll(/'([^']*)'|(\S+)/g)].map(([, quoted, bare]) => quoted ?? (bare as string))
 }
 
-describe.each(documents)('%s', (document) => {
-  test.each(examplesOf(document))('$command', ({ command, output }) => {
-    const { stdout, stderr } = kho(wordsOf(command).slice(1))
-    expect(stdout + stderr).toBe(output)
-  })
+const examples = documents.flatMap((document) =>
+  examplesOf(document).map((example) => ({ document, ...example })),
+)
+
+test.each(examples)('$document: $command', ({ command, output }) => {
+  const { stdout, stderr } = kho(wordsOf(command).slice(1))
+  expect(stdout + stderr).toBe(output)
 })
 
 test('the README has examples, and CI runs its line for passing the tests', () => {
