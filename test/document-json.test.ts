@@ -5,7 +5,7 @@ import type { HandoverDocument } from '../encode/handover.ts'
 import { formatHandoverDocument, parseHandoverDocument } from '../encode/json-document.ts'
 import { writeHandover } from '../encode/write-handover.ts'
 import { REAL_IMAGES, RealImage } from './support/elf-core.ts'
-import { readDocument } from './support/real-document.ts'
+import { readDocument } from './support/handover-reader.ts'
 
 const documentOf = (name: string): HandoverDocument => readDocument(new RealImage(name), name)
 const newest = formatHandoverDocument(documentOf('linux-7.3-x86_64-basic'))

@@ -4,7 +4,7 @@ import type { PhysAddr } from '../abi/memory.ts'
 import type { HandoverDocument } from '../encode/handover.ts'
 import { writeHandover } from '../encode/write-handover.ts'
 import { REAL_IMAGES, RealImage } from './support/elf-core.ts'
-import { readDocument } from './support/real-document.ts'
+import { readDocument } from './support/handover-reader.ts'
 
 interface Range {
   readonly from: bigint

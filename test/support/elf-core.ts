@@ -55,9 +55,4 @@ export class RealImage {
     const offset = Number(pa - segment.pa)
     return segment.bytes.subarray(offset, offset + length)
   }
-
-  u64(pa: bigint): bigint {
-    const bytes = this.bytes(pa, 8)
-    return new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true)
-  }
 }

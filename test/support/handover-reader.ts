@@ -1,5 +1,5 @@
 /**
- * Documents of the captured images, read by hand: for each release the offsets of its headers, in numbers.
+ * Handovers read by hand into documents: for each version the offsets of its headers, in numbers.
  * Shares no code with the project, so that what the encoder makes of them is held against the kernel alone.
  */
 
@@ -10,6 +10,7 @@ import type {
   Flb,
   HandoverDocument,
   KhoTest,
+  Luo,
   MapChunk,
   Memfd,
   Preserved,
@@ -65,39 +66,61 @@ const scratchOf: Readonly<Record<string, bigint>> = {
   'linux-7.3-arm64-4k-basic': 0x5eff0000n,
 }
 
+/** Bytes of memory by physical address, all of them there. */
+export interface Source {
+  bytes(pa: bigint, length: number): Uint8Array
+}
+
+/** Where a reader has to begin, and what it cannot read in the image. */
+export interface Beginning {
+  readonly pageSize: PageSize
+  readonly versions: ReleaseVersions
+  readonly root: bigint
+  readonly scratch: { readonly at: bigint; readonly count: number }
+}
+
+/** A captured image, RAM as far as the file holds it. */
 export function readDocument(image: RealImage, name: string): HandoverDocument {
-  return new DocumentReader(image, name).document()
+  const document = readHandover(image, {
+    pageSize: image.expected.page_size,
+    versions: versionsOf[name] as ReleaseVersions,
+    root: BigInt(image.expected.kho.fdt),
+    scratch: { at: scratchOf[name] ?? 0x1f1f0000n, count: 3 },
+  })
+  return {
+    ...document,
+    ram: image.segments.map(({ pa, bytes }) => ({ start: pa, size: BigInt(bytes.length) })),
+  }
+}
+
+export function readHandover(source: Source, beginning: Beginning): HandoverDocument {
+  return new DocumentReader(source, beginning).document(beginning)
 }
 
 class DocumentReader {
-  readonly #image: RealImage
-  readonly #name: string
+  readonly #source: Source
   readonly #versions: ReleaseVersions
   readonly #page: PageSize
 
-  constructor(image: RealImage, name: string) {
-    this.#image = image
-    this.#name = name
-    this.#page = image.expected.page_size
-    this.#versions = versionsOf[name] as ReleaseVersions
+  constructor(source: Source, { pageSize, versions }: Beginning) {
+    this.#source = source
+    this.#page = pageSize
+    this.#versions = versions
   }
 
-  document(): HandoverDocument {
-    const root = BigInt(this.#image.expected.kho.fdt)
-    const { tree } = readFdt(this.#image.bytes(root, this.#page))
+  document({ root, scratch }: Beginning): HandoverDocument {
+    const { tree } = readFdt(this.#source.bytes(root, this.#page))
     const map = this.#number(tree, 'preserved-memory-map')
-    const scratch = scratchOf[this.#name] ?? 0x1f1f0000n
     return {
       schema: HANDOVER_SCHEMA,
       page_size: this.#page,
       versions: this.#versions,
-      ram: this.#image.segments.map(({ pa, bytes }) => ({ start: pa, size: BigInt(bytes.length) })),
       root: { at: root },
       scratch: {
-        at: scratch,
-        areas: [0n, 16n, 32n].map((offset) => ({
-          addr: this.#image.u64(scratch + offset),
-          size: this.#image.u64(scratch + offset + 8n),
+        at: scratch.at,
+        areas: Array.from({ length: scratch.count }, (_, index) => ({
+          addr: this.#u64(scratch.at + BigInt(index * 16)),
+          size: this.#u64(scratch.at + BigInt(index * 16 + 8)),
         })),
       },
       subtrees: tree.children.map((node) => this.#subtree(node)),
@@ -132,7 +155,7 @@ class DocumentReader {
       }
     }
     if (node.name === 'kho_test') return { ...placed, kho_test: this.#khoTest(at) }
-    return { ...placed, luo: this.#versions.luo === 'luo-v5' ? this.#luoV5(at) : this.#luoV1(at) }
+    return { ...placed, luo: this.#luo(at) }
   }
 
   #khoTest(at: bigint): KhoTest {
@@ -148,54 +171,73 @@ class DocumentReader {
     }
     const count = this.#number(data, 'nr_folios')
     const list = this.#vmalloc(view.getBigUint64(0, true), view.getUint32(8, true))
-    this.#elements(list.pages, Number(count), 8, (pa) => records.append(0, { value: this.#image.u64(pa) }))
+    this.#elements(list.pages, Number(count), 8, (pa) => records.append(0, { value: this.#u64(pa) }))
     return { csum: Number(this.#number(data, 'csum')), folios_info: { ...list, records } }
   }
 
-  #luoV5(at: bigint) {
+  /** Number, sessions and FLBs stand in FDT properties (v1), behind one (v2), or in the blob (v3 to v5). */
+  #luo(at: bigint): Luo {
+    const { luo = '' } = this.#versions
+    if (luo.startsWith('luo-v1')) {
+      const tree = this.#fdt(at)
+      const [sessions, flbs] = tree.children as readonly ReadNode[]
+      return {
+        liveupdate_num: this.#number(tree, 'liveupdate-number'),
+        sessions: this.#sessions(this.#number(sessions as ReadNode, 'luo-session-header')),
+        ...(flbs ? { flbs: this.#flbs(this.#number(flbs, 'luo-flb-header')) } : {}),
+      }
+    }
+    const behindFdt = luo === 'luo-v2'
+    const struct = behindFdt ? this.#number(this.#fdt(at), 'luo-abi-header') : at + 8n
     return {
-      liveupdate_num: this.#image.u64(at + 8n),
-      sessions: this.#blocks(this.#image.u64(at + 16n), 80, (pa) => ({
-        name: this.#text(pa, 64),
-        files: this.#blocks(this.#image.u64(pa + 64n), 64, (file) => this.#file(file)),
-      })),
-      flbs: this.#flbs(this.#image.u64(at + 24n)),
+      liveupdate_num: this.#u64(struct),
+      ...(behindFdt ? { luo_ser: { at: struct } } : {}),
+      sessions: this.#sessions(this.#u64(struct + 8n)),
+      flbs: this.#flbs(this.#u64(struct + 16n)),
     }
   }
 
-  #luoV1(at: bigint) {
-    const tree = this.#fdt(at)
-    const sessionsAt = this.#number(tree.children[0] as ReadNode, 'luo-session-header')
-    const sessions: Session[] = []
-    for (let index = 0n; index < this.#image.u64(sessionsAt); index++) {
-      const pa = sessionsAt + 8n + index * 80n
-      const filesAt = this.#image.u64(pa + 64n)
-      const entries = Array.from({ length: Number(this.#image.u64(pa + 72n)) }, (_, file) =>
-        this.#file(filesAt + BigInt(file) * 64n),
-      )
-      sessions.push({ name: this.#text(pa, 64), files: { at: filesAt, entries } })
+  #sessions(at: bigint): RecordList<Session> {
+    const { luo = '' } = this.#versions
+    if (luo === 'luo-v1/session-v1') {
+      return this.#array(at, this.#u64(at), 64, (pa) => ({ name: this.#text(pa, 64) }), 8n)
     }
-    const flbNode = tree.children[1]
-    return {
-      liveupdate_num: this.#number(tree, 'liveupdate-number'),
-      sessions: { at: sessionsAt, entries: sessions },
-      ...(flbNode ? { flbs: this.#flbs(this.#number(flbNode, 'luo-flb-header')) } : {}),
+    const session = (pa: bigint): Session => {
+      const files = this.#u64(pa + 64n)
+      const file = (record: bigint): SessionFile => this.#file(record)
+      return {
+        name: this.#text(pa, 64),
+        files:
+          luo === 'luo-v5'
+            ? this.#blocks(files, 64, file)
+            : this.#array(files, this.#u64(pa + 72n), 64, file),
+      }
     }
+    const inBlocks = luo === 'luo-v4' || luo === 'luo-v5'
+    return inBlocks ? this.#blocks(at, 80, session) : this.#array(at, this.#u64(at), 80, session, 8n)
+  }
+
+  #array<R>(at: bigint, count: bigint, size: number, read: (pa: bigint) => R, header = 0n): RecordList<R> {
+    const entries = Array.from({ length: Number(count) }, (_, index) =>
+      read(at + header + BigInt(index * size)),
+    )
+    return { at, entries }
   }
 
   #flbs(at: bigint): RecordList<Flb> {
-    const entries = Array.from({ length: Number(this.#image.u64(at + 8n)) }, (_, index) => {
-      const pa = at + 16n + BigInt(index) * 64n
-      return { name: this.#text(pa, 48), data: this.#image.u64(pa + 48n), count: this.#image.u64(pa + 56n) }
+    const flb = (pa: bigint): Flb => ({
+      name: this.#text(pa, 48),
+      data: this.#u64(pa + 48n),
+      count: this.#u64(pa + 56n),
     })
-    return { at, entries }
+    return this.#array(at, this.#u64(at + 8n), 64, flb, 16n)
   }
 
   #blocks<R>(first: bigint, size: number, read: (pa: bigint) => R): RecordList<R> {
     const blocks: { at: bigint; entries: number }[] = []
     const entries: R[] = []
-    for (let at = first; at !== 0n; at = this.#image.u64(at)) {
-      const count = Number(this.#image.u64(at + 8n))
+    for (let at = first; at !== 0n; at = this.#u64(at)) {
+      const count = Number(this.#u64(at + 8n))
       blocks.push({ at, entries: count })
       for (let index = 0; index < count; index++) entries.push(read(at + 16n + BigInt(index * size)))
     }
@@ -204,24 +246,24 @@ class DocumentReader {
 
   #file(pa: bigint): SessionFile {
     const compatible = this.#text(pa, 48)
-    const at = this.#image.u64(pa + 48n)
-    return { compatible, token: this.#image.u64(pa + 56n), memfd: this.#memfd(at, compatible === 'memfd-v2') }
+    const at = this.#u64(pa + 48n)
+    return { compatible, token: this.#u64(pa + 56n), memfd: this.#memfd(at, compatible === 'memfd-v2') }
   }
 
   #memfd(at: bigint, sealed: boolean): Memfd {
     const tail = at + (sealed ? 24n : 16n)
-    const count = Number(this.#image.u64(tail))
-    const list = this.#vmalloc(this.#image.u64(tail + 8n), this.#u32(tail + 16n))
+    const count = Number(this.#u64(tail))
+    const list = this.#vmalloc(this.#u64(tail + 8n), this.#u32(tail + 16n))
     const records = new RunTable(['pfn', 'flags', 'index'])
     this.#elements(list.pages, count, 16, (pa) => {
-      const word = this.#image.u64(pa)
+      const word = this.#u64(pa)
       const pfn = word & 0xf_ffff_ffff_ffffn
-      records.append(0, { pfn, flags: word >> 52n, index: this.#image.u64(pa + 8n) })
+      records.append(0, { pfn, flags: word >> 52n, index: this.#u64(pa + 8n) })
     })
     return {
       at,
-      pos: this.#image.u64(at),
-      size: this.#image.u64(at + 8n),
+      pos: this.#u64(at),
+      size: this.#u64(at + 8n),
       ...(sealed ? { seals: this.#u32(at + 16n), flags: this.#u32(at + 20n) } : {}),
       ...(count > 0 ? { folios: { ...list, records } } : {}),
     }
@@ -233,10 +275,10 @@ class DocumentReader {
   ): Pick<VmallocList<never>, 'chunks' | 'pages'> & { pages: ReturnType<typeof unitTable> } {
     const chunks: bigint[] = []
     const groups: { start: bigint }[] = []
-    for (let at = first; at !== 0n; at = this.#image.u64(at)) {
+    for (let at = first; at !== 0n; at = this.#u64(at)) {
       chunks.push(at)
-      for (let slot = 1n; slot < BigInt(this.#page / 8) && this.#image.u64(at + slot * 8n) !== 0n; slot++) {
-        groups.push({ start: this.#image.u64(at + slot * 8n) })
+      for (let slot = 1n; slot < BigInt(this.#page / 8) && this.#u64(at + slot * 8n) !== 0n; slot++) {
+        groups.push({ start: this.#u64(at + slot * 8n) })
       }
     }
     if (groups.length !== totalPages) throw new Error(`${groups.length} pages instead of ${totalPages}`)
@@ -260,15 +302,15 @@ class DocumentReader {
     const chunks: MapChunk[] = []
     const units: { start: bigint; order: number }[] = []
     const bits = this.#versions.kho === 'kho-v1/bitmap-512' ? 4096 : this.#page * 8
-    for (let at = first; at !== 0n; at = this.#image.u64(at)) {
+    for (let at = first; at !== 0n; at = this.#u64(at)) {
       const order = this.#u32(at + 8n)
       const bitmaps: { phys_start: bigint; at: bigint }[] = []
       for (let index = 0; index < this.#u32(at + 12n); index++) {
-        const physStart = this.#image.u64(at + 16n + BigInt(index) * 16n)
-        const bitmap = this.#image.u64(at + 24n + BigInt(index) * 16n)
+        const physStart = this.#u64(at + 16n + BigInt(index) * 16n)
+        const bitmap = this.#u64(at + 24n + BigInt(index) * 16n)
         bitmaps.push({ phys_start: physStart, at: bitmap })
-        for (const bit of setBitsOf(this.#image.bytes(bitmap, bits / 8))) {
-          units.push({ start: physStart + (BigInt(bit) << BigInt(order + 12)), order })
+        for (const bit of setBitsOf(this.#source.bytes(bitmap, bits / 8))) {
+          units.push({ start: physStart + (BigInt(bit) << BigInt(order + Math.log2(this.#page))), order })
         }
       }
       chunks.push({ at, order, bitmaps })
@@ -285,7 +327,7 @@ class DocumentReader {
       nodes.push({ path, at })
       if (path.length === levels - 1) {
         const prefix = path.reduce((key, index) => (key << table) | BigInt(index), 0n)
-        for (const bit of setBitsOf(this.#image.bytes(at, this.#page))) {
+        for (const bit of setBitsOf(this.#source.bytes(at, this.#page))) {
           const key = (prefix << leaf) | BigInt(bit)
           const order = order0 - (key.toString(2).length - 1)
           units.push({ start: BigInt.asUintN(64, key << BigInt(shift + order)), order })
@@ -293,7 +335,7 @@ class DocumentReader {
         return
       }
       for (let index = 0; index < 2 ** Number(table); index++) {
-        const child = this.#image.u64(at + BigInt(index * 8))
+        const child = this.#u64(at + BigInt(index * 8))
         if (child !== 0n) visit(child, [...path, index])
       }
     }
@@ -302,7 +344,7 @@ class DocumentReader {
   }
 
   #fdt(at: bigint): ReadNode {
-    return readFdt(this.#image.bytes(at, this.#page)).tree
+    return readFdt(this.#source.bytes(at, this.#page)).tree
   }
 
   #number(node: ReadNode, name: string): bigint {
@@ -310,13 +352,18 @@ class DocumentReader {
     return [...value].reduceRight((number, byte) => (number << 8n) | BigInt(byte), 0n)
   }
 
+  #u64(pa: bigint): bigint {
+    const bytes = this.#source.bytes(pa, 8)
+    return new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true)
+  }
+
   #u32(pa: bigint): number {
-    const bytes = this.#image.bytes(pa, 4)
+    const bytes = this.#source.bytes(pa, 4)
     return new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true)
   }
 
   #text(pa: bigint, length: number): Text {
-    const bytes = this.#image.bytes(pa, length)
+    const bytes = this.#source.bytes(pa, length)
     const name = bytes.slice(0, bytes.indexOf(0))
     const text = new TextDecoder('utf-8', { ignoreBOM: true }).decode(name)
     return Buffer.compare(Buffer.from(text), name) === 0 ? text : name
