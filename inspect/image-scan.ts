@@ -4,8 +4,8 @@
  */
 import { type PhysAddr, type PhysicalMemory, phys } from '../abi/memory.ts'
 
-/** Read at a time; a multiple of every page size. */
-const CHUNK_BYTES = 1024 * 1024
+/** Read at a time: a multiple of every page size that stays in the processor's cache. */
+const CHUNK_BYTES = 256 * 1024
 /** Bytes between two calls of `progress`. */
 const PROGRESS_BYTES = 64 * 1024 * 1024
 
@@ -37,8 +37,9 @@ export function scanPages(
       const next = got === want ? at + BigInt(want) : roundUp(skipMissing(memory, at + BigInt(got)), step)
       at = next < end ? next : end
       const done = passed + Number(at - start)
-      if (done - reported >= PROGRESS_BYTES) progress?.(done, total)
-      if (done - reported >= PROGRESS_BYTES) reported = done
+      if (done - reported < PROGRESS_BYTES) continue
+      progress?.(done, total)
+      reported = done
     }
     passed += Number(end - start)
   }
