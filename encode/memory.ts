@@ -106,6 +106,11 @@ export class SparseMemory implements PhysicalMemory {
     this.#extents = undefined
   }
 
+  /** Makes whole pages part of what was written; they are zeros unless something else is written there. */
+  clear(range: PhysRange): void {
+    this.generate(range, () => {})
+  }
+
   read(pa: PhysAddr, out: Uint8Array): number {
     let done = 0
     while (done < out.length) {

@@ -107,7 +107,9 @@ function writePages(
   for (let position = 0; position < groups.length * groupBytes; position += pageSize) {
     const pa = pageOf(position)
     if (position < length && !site.checkRam(pa, BigInt(pageSize), path)) return
-    if (site.isRam(pa, BigInt(pageSize))) site.memory.page(phys(pa))
+    if (position < length) site.memory.page(phys(pa))
+    else if (site.isRam(pa, BigInt(pageSize)))
+      site.memory.clear({ start: phys(pa), end: pa + BigInt(pageSize) })
   }
   let position = 0
   writeElements(site, edge.element, records, path, (bytes) => {

@@ -247,7 +247,9 @@ class DocumentReader {
   #file(pa: bigint): SessionFile {
     const compatible = this.#text(pa, 48)
     const at = this.#u64(pa + 48n)
-    return { compatible, token: this.#u64(pa + 56n), memfd: this.#memfd(at, compatible === 'memfd-v2') }
+    const token = this.#u64(pa + 56n)
+    if (compatible !== 'memfd-v1' && compatible !== 'memfd-v2') return { compatible, token, data: at }
+    return { compatible, token, memfd: this.#memfd(at, compatible === 'memfd-v2') }
   }
 
   #memfd(at: bigint, sealed: boolean): Memfd {
