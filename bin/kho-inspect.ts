@@ -36,6 +36,19 @@ function withCommands(parser: Argv, done: (code: number) => void): Argv {
   return parser
 }
 
+/**
+ * An option given twice would reach its command as a list. yargs' own answer (duplicate-arguments-array)
+ * would also drop all images but the last.
+ */
+function refuseRepeated(args: readonly string[]): void {
+  const end = args.indexOf('--')
+  const names = (end < 0 ? args : args.slice(0, end))
+    .filter((arg) => /^--./.test(arg))
+    .map((arg) => arg.split('=')[0])
+  const repeated = names.find((name, i) => names.indexOf(name) !== i)
+  if (repeated !== undefined) throw new UsageError(`${repeated} is given more than once`)
+}
+
 /** yargs only says what it recommends instead. */
 function unknownCommand(message: string): string {
   return message.startsWith('Did you mean') ? `unknown command '${process.argv[2]}'. ${message}` : message
@@ -55,7 +68,6 @@ async function main(): Promise<number> {
       'parse-numbers': false,
       'parse-positional-numbers': false,
       'dot-notation': false,
-      'duplicate-arguments-array': false,
     })
     .option('color', {
       choices: COLORS,
@@ -77,7 +89,9 @@ async function main(): Promise<number> {
   withCommands(parser, (result) => {
     code = result
   })
-  await parser.parseAsync(process.argv.slice(2))
+  const args = process.argv.slice(2)
+  refuseRepeated(args)
+  await parser.parseAsync(args)
   return code
 }
 

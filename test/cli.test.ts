@@ -107,6 +107,7 @@ describe('wrong usage gives one line and exit code 2', () => {
     ['unknown version', ['dump', image, '--abi', 'linux-5.4']],
     ['path that is not there', ['dump', image, '--only', 'luo.sessions[nobody]']],
     ['address behind the @ that is none', ['dump', `${image}@zz`]],
+    ['option given twice', ['dump', image, '--fdt', '0x1000', '--fdt=0x2000']],
     ['two output formats', ['dump', image, '--json', '--yaml']],
     ['hex without a place', ['hex', image]],
     ['hex of a path that is not there', ['hex', image, 'luo.nothing']],

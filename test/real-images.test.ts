@@ -80,6 +80,18 @@ describe.each(realImages)('%s', (name) => {
     expectDump(base === 0n ? path : `${path}@0x${base.toString(16)}`)
   })
 
+  test('from flat pieces, each with its address', () => {
+    const { segments } = new RealImage(name)
+    const half = Math.floor(segments.length / 2)
+    const pieces = [segments.slice(0, half), segments.slice(half)].map((part, i) => {
+      const path = `${directory}/${name}.${i}`
+      const base = (part[0] as Segment).pa
+      writeRaw(path, part, base)
+      return `${path}@0x${base.toString(16)}`
+    })
+    expectDump(...pieces)
+  })
+
   test('from LiME', () => {
     const path = `${directory}/${name}.lime`
     writeLime(path, new RealImage(name).segments)

@@ -1,4 +1,7 @@
 /** Every decoded structure knows its bytes: spans cover each region exactly, hex dumps name every row. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { gunzipSync } from 'node:zlib'
 import { describe, expect, test } from 'vitest'
 import { regionsIn } from '../inspect/regions.ts'
 import { childrenOf, type Node } from '../inspect/tree.ts'
@@ -50,6 +53,22 @@ test.each([
   expect(stderr).toBe('')
   expect(status).toBe(0)
   await expect(stdout).toMatchFileSnapshot(`expected/hex/${title}.txt`)
+})
+
+test('each row says where its bytes are in the image file', async () => {
+  const directory = mkdtempSync(`${tmpdir()}/kho-inspect-`)
+  const path = `${directory}/image.elf`
+  const elf = gunzipSync(readFileSync(image))
+  writeFileSync(path, elf)
+  const { stdout } = kho(['hex', path, 'luo.sessions[vm-alpha].files[0x1].memfd'])
+  rmSync(directory, { recursive: true })
+  const rows = stdout.split('\n').filter((line) => line.startsWith('0x'))
+  expect(rows).toHaveLength(3)
+  for (const row of rows) {
+    const [, offset, ...bytes] = row.split(/\s+/).slice(0, 18)
+    const at = Number((offset as string).slice(1))
+    expect(bytes.join('')).toBe(elf.subarray(at, at + 16).toString('hex'))
+  }
 })
 
 test('a missing page is shown as missing, not as zeros', () => {

@@ -65,6 +65,12 @@ test('hexy: addresses above 4 GiB, bytes above 0x7f and DEL come out right', () 
   ])
 })
 
+test('yargs: several images are all taken, an option given twice is refused', () => {
+  const image = realPath('linux-7.3-x86_64-basic')
+  expect(kho(['dump', image, 'absent@0x80000000']).stderr).toMatch(/absent/)
+  expect(kho(['dump', image, '--json', '--json']).status).toBe(2)
+})
+
 test('yargs: an address of 64 bits is not rounded, on any way in', () => {
   const image = realPath('linux-7.3-x86_64-basic')
   for (const address of ['18446744073709547521', '0xfffffffffffff001']) {
