@@ -36,15 +36,16 @@ export interface OpenedDebugfs extends OpenedMemory {
 }
 
 export function openDebugfs(directory: string): OpenedDebugfs | Problem {
-  const found = findTrees(directory)
-  if (found.length === 0) {
+  const places = findTrees(directory)
+  if (places.length === 0) {
     const expected = `a copy of debugfs kho, kho/in or kho/out (with the files ${ROOT_FDT} and ${SUB_FDTS}/)`
-    return { problem: `${directory}: is a directory; expected an image file, or ${expected}` }
+    const found = isFile(directory) ? 'is a file; expected' : 'is a directory; expected an image file, or'
+    return { problem: `${directory}: ${found} ${expected}` }
   }
   const memory = new SegmentMemory([])
   const warnings: string[] = []
   const trees: DebugfsTree[] = []
-  for (const { path, direction } of found) {
+  for (const { path, direction } of places) {
     const tree = readTree(path, direction, memory, warnings)
     if (isProblem(tree)) return tree
     trees.push(tree)

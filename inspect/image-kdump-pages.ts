@@ -89,7 +89,10 @@ export class KdumpMemory implements PhysicalMemory {
     return out.length
   }
 
-  /** A page that was dumped but cannot be had (damage, a missing decoder) is excluded, with the reason. */
+  /**
+   * A page that was dumped but cannot be had (damage) is excluded, with the reason. That shows only when it
+   * is decompressed, so what is present is told page by page.
+   */
   presence(pa: PhysAddr): { state: Presence; until: bigint; reason?: string } {
     const { frame } = this.#split(pa)
     if (frame >= this.#nrFrames) return { state: 'hole', until: ADDRESS_SPACE }
@@ -119,9 +122,10 @@ export class KdumpMemory implements PhysicalMemory {
       }
     }
     const page = this.#load(part, frame)
-    if ('missing' in page)
-      return { state: 'excluded', until: this.#addressOf(frame + 1), reason: page.missing }
-    return { state: 'present', until: this.#addressOf(Math.min(dumped.runEnd(frame), part.end)) }
+    const until = this.#addressOf(frame + 1)
+    return 'missing' in page
+      ? { state: 'excluded', until, reason: page.missing }
+      : { state: 'present', until }
   }
 
   filePosition(pa: PhysAddr): FilePosition | undefined {

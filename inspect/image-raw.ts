@@ -11,9 +11,6 @@ export interface PlacedSource {
   readonly address: PhysAddr
 }
 
-/** A device that never ends is no memory: physical addresses have at most 52 bits. */
-const MAX_DEVICE_BYTES = 2 ** 52
-
 /** RAM is handed out in pages, so a copy of it that ends inside of one has probably been cut off. */
 const PAGE_BYTES = 4096
 
@@ -22,7 +19,7 @@ export function openRaw(pieces: readonly PlacedSource[]): OpenedMemory | Problem
   const warnings: string[] = []
   for (const { source, address } of pieces) {
     const size = source.size ?? probeSize(source)
-    if (size > MAX_DEVICE_BYTES)
+    if (!Number.isFinite(size))
       return { problem: `${source.name}: has no end; expected a copy of physical memory` }
     extents.push(...extentsOf(source, address, BigInt(size), 0))
     if (source.cut) warnings.push(`${source.name}: ends at offset ${size}, ${source.cut}`)

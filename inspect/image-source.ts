@@ -167,18 +167,23 @@ export function describeEnd(source: ByteSource): string {
   return source.cut ? `${end}, ${source.cut}` : end
 }
 
-/** Bytes of a source whose size nothing tells, found by reading single bytes; 0 if the first is unreadable. */
+/** No physical memory is larger: addresses have at most 52 bits. */
+const MAX_PROBED_BYTES = 2 ** 52
+
+/** Bytes of a source whose size nothing tells, found by reading single bytes; infinite if it has no end. */
 export function probeSize(source: ByteSource): number {
   const byte = new Uint8Array(1)
   const readable = (offset: number): boolean => source.read(offset, byte) === 1
-  if (!readable(0)) return 0
-  let low = 1
-  while (low < Number.MAX_SAFE_INTEGER / 2 && readable(low)) low *= 2
-  let [good, bad] = [Math.floor(low / 2), low]
-  while (bad - good > 1) {
-    const middle = Math.floor((good + bad) / 2)
-    if (readable(middle)) good = middle
-    else bad = middle
+  let end = 1
+  while (readable(end)) {
+    end *= 2
+    if (end > MAX_PROBED_BYTES) return Number.POSITIVE_INFINITY
   }
-  return bad
+  let last = Math.floor(end / 2)
+  while (end - last > 1) {
+    const middle = Math.floor((end + last) / 2)
+    if (readable(middle)) last = middle
+    else end = middle
+  }
+  return end
 }
