@@ -68,6 +68,7 @@ const addressRange = packed(
   {
     doc: 'One <address size> entry in big-endian cells (#address-cells and #size-cells 2).',
     source: 'scripts/dtc/libfdt/fdt_addresses.c: fdt_appendprop_addrrange()',
+    ours: true,
   },
   {
     address: u64be('Physical address.', { show: 'hex' }),

@@ -80,6 +80,7 @@ function edgeLimits(edge: Edge, target: Target): readonly EdgeLimit[] {
       return arrayLimits(edge, target)
     case 'blocks':
       return [
+        { name: 'KHO_BLOCK_SIZE', value: target.pageSize, doc: 'Bytes of a block.' },
         { name: 'KHO_MAX_BLOCKS', value: edge.maxBlocks, doc: 'Blocks of a chain.' },
         {
           name: `${edge.element.name} per block`,

@@ -105,6 +105,8 @@ export interface StructType<F extends Fields = Fields> extends Described {
   readonly fields: F
   /** For descriptors that are embedded by value and lead to more memory, such as kho_vmalloc. */
   readonly to?: Edge
+  /** The kernel writes these bytes without a struct of its own; the tag is this project's. */
+  readonly ours?: true
   readonly $value?: { -readonly [K in keyof F]: Infer<F[K]> }
 }
 
@@ -326,6 +328,7 @@ interface StructOptions {
   readonly doc: string
   readonly source: string
   readonly to?: Edge
+  readonly ours?: true
 }
 
 /** A C struct with natural alignment. */

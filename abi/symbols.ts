@@ -70,6 +70,6 @@ export function symbolByName(name: string): KernelSymbol | undefined {
 }
 
 /** The macro for a place of a component, in the newest header that has one. */
-export function symbolAt(component: string, at: string): KernelSymbol | undefined {
-  return kernelSymbols.find((known) => known.component === component && known.at === at)
+export function symbolAt(component: string, at: string, is: KernelSymbol['is']): KernelSymbol | undefined {
+  return kernelSymbols.find((known) => known.component === component && known.at === at && known.is === is)
 }
