@@ -3,7 +3,7 @@
  * units of their order, and filled with the file's bytes.
  */
 import type { Path } from '../abi/fault.ts'
-import { pageShift } from '../abi/layout.ts'
+import { type PageSize, pageShift } from '../abi/layout.ts'
 import { phys } from '../abi/memory.ts'
 import type { IntType, StructType } from '../abi/schema.ts'
 import { type ContentSource, contentSource } from './content.ts'
@@ -28,32 +28,35 @@ export function writeFolios(
   const index = measuring(element, site.target, 'page-index')?.name
   const stored = new RunTable(records.fields)
   for (let at = 0; at < records.length; at++) {
-    if (records.start(place.name, at) !== UNPLACED) {
-      const run = records.run(at)
-      stored.push(run)
-      const units = unitsOf(run, place.name, shift, site)
-      if (units) site.preserve(units)
-      if (units && content && index) fillFolios(site, units, run, index, content, path)
-      continue
-    }
     const run = records.run(at)
-    for (const part of placeFolios(site, run, place.name, shift, path)) {
+    const given = run.start[place.name] !== UNPLACED
+    for (const part of given ? [run] : placeFolios(site, run, place.name, shift, path)) {
       stored.push(part)
-      const units = unitsOf(part, place.name, shift, site)
-      if (units && content && index) fillFolios(site, units, part, index, content, path)
+      for (const units of unitsOf(part, place.name, shift, site.target.pageSize)) {
+        if (given) site.preserve(units)
+        if (content && index) fillFolios(site, units, part, index, content, path)
+      }
     }
   }
   return stored
 }
 
-/** The memory that a run's records name; none for holes. Address and order may share a word. */
-function unitsOf(run: Run, field: string, shift: bigint, site: Site): UnitRun | undefined {
+/** The memory that a run's records name; none for holes. Where address and order share a word, both may change. */
+function* unitsOf(run: Run, field: string, shift: bigint, pageSize: PageSize): Generator<UnitRun> {
   const value = run.start[field] ?? 0n
-  if (value === 0n) return undefined
-  const step = (run.step[field] ?? 0) * 2 ** Number(shift)
-  if (shift > 0n) return { start: value << shift, order: run.order, count: run.count, step }
-  const offset = value % BigInt(site.target.pageSize)
-  return { start: value - offset, order: Number(offset), count: run.count, step }
+  const step = run.step[field] ?? 0
+  if (value === 0n) return
+  if (shift > 0n) yield { start: value << shift, order: run.order, count: run.count, step: step * pageSize }
+  else if (step % pageSize === 0 || run.count === 1) {
+    const order = value % BigInt(pageSize)
+    yield { start: value - order, order: Number(order), count: run.count, step }
+  } else {
+    for (let at = 0n; at < run.count; at++) {
+      const record = value + at * BigInt(step)
+      const order = record % BigInt(pageSize)
+      yield { start: record - order, order: Number(order), count: 1, step: 0 }
+    }
+  }
 }
 
 /** Cuts a run where the memory that it gets is not in one piece. */

@@ -155,7 +155,7 @@ class DocumentReader {
       }
     }
     if (node.name === 'kho_test') return { ...placed, kho_test: this.#khoTest(at) }
-    return { ...placed, luo: this.#luo(at) }
+    return node.name === 'LUO' ? { ...placed, luo: this.#luo(at) } : placed
   }
 
   #khoTest(at: bigint): KhoTest {
