@@ -25,7 +25,6 @@ import {
 } from '../encode/handover.ts'
 import { RunTable } from '../encode/runs.ts'
 import { pushUnits, type UnitTable, unitBytes } from '../encode/units.ts'
-import type { VmallocArray } from '../inspect/chain.ts'
 import { columnOf } from '../inspect/columns.ts'
 import type { Handover } from '../inspect/decode.ts'
 import type { FdtNode } from '../inspect/fdt.ts'
@@ -42,6 +41,7 @@ import {
   type RecordNode,
   type ValueNode,
 } from '../inspect/tree.ts'
+import type { VmallocArray } from '../inspect/vmalloc.ts'
 
 /** Everything that was decoded, with its addresses. What lies behind a fault is a bare link. */
 export function documentOf(handover: Handover): HandoverDocument {

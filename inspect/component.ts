@@ -16,21 +16,15 @@ import type {
   StructType,
   VmallocEdge,
 } from '../abi/schema.ts'
-import type {
-  BlockStorage,
-  ElementBytes,
-  Elements,
-  Pointer,
-  UnitStorage,
-  VmallocDescriptor,
-  WalkContext,
-} from './chain.ts'
-import { walkArray, walkBlocks, walkVmalloc } from './chain.ts'
+import { MAX_RECORDS } from './budget.ts'
+import type { BlockStorage, ElementBytes, Elements, Pointer, UnitStorage, WalkContext } from './chain.ts'
+import { reach, walkArray, walkBlocks } from './chain.ts'
 import { behind, type Place, within } from './faults.ts'
 import { readBytes } from './read.ts'
 import { decodeStruct } from './record.ts'
 import { decodeText } from './text.ts'
 import type { Node, RecordNode, ValueNode } from './tree.ts'
+import { type VmallocDescriptor, walkVmalloc } from './vmalloc.ts'
 
 export type Values = Readonly<Record<string, unknown>>
 
@@ -42,14 +36,26 @@ export interface Owner {
 }
 
 /** Decodes the struct at an address into a record, links followed; undefined, with a fault, where it is missing. */
-export function decodeObject(
+function decodeObject(
   context: WalkContext,
   struct: StructType,
   pa: PhysAddr,
-  segment: PathSegment,
+  segment: string,
   place: Place,
+  pointer: Pointer,
 ): RecordNode | undefined {
   const { size } = layoutOf(struct, context.target)
+  if (pa === 0n) {
+    context.faults.add(place, 'ADDRESS_NULL', nullPointer(pointer, segment))
+    return undefined
+  }
+  if (!reach(context, pa, `the record ${segment}`, place, pointer)) return undefined
+  if (context.budget.takeRecords(1) === 0) {
+    const message = 'the handover has more records than are decoded'
+    const details = { pa, length: size, message, expected: `at most ${MAX_RECORDS}`, found: 'a further one' }
+    context.faults.add(place, 'CHAIN_LIMIT', details)
+    return undefined
+  }
   const read = readBytes(context.memory, pa, size)
   if ('unreadable' in read) {
     context.faults.addUnreadable(place, size, read.unreadable)
@@ -167,7 +173,7 @@ function followBlocks(
   const listPlace = within(place, edge.as)
   const found = walkBlocks(context, edge, pa, listPlace, pointer)
   const total = edge.total === undefined ? undefined : (values[edge.total] as bigint)
-  if (total !== undefined && total !== BigInt(found.elements.length)) {
+  if (total !== undefined && found.complete && total !== BigInt(found.elements.length)) {
     if (pa === 0n) context.faults.add(listPlace, 'LINK_EMPTY', emptyLink(pointer, edge.as, total))
     else {
       context.faults.add(listPlace, 'COUNT_MISMATCH', {
@@ -248,9 +254,7 @@ function followObject(
   pointer: Pointer,
 ): Node | undefined {
   const objectPlace = behind(within(place, edge.as), pointer, pa)
-  if (pa !== 0n) return decodeObject(context, edge.type, pa, edge.as, objectPlace)
-  context.faults.add(objectPlace, 'ADDRESS_NULL', nullPointer(pointer, edge.as))
-  return undefined
+  return decodeObject(context, edge.type, pa, edge.as, objectPlace, pointer)
 }
 
 const fileHandlers = componentByName('memfd')
@@ -278,15 +282,14 @@ function followHandler(
     return undefined
   }
   const recordPlace = behind(within(place, fileHandlers.key), pointer, pa)
-  if (pa === 0n) {
-    context.faults.add(recordPlace, 'ADDRESS_NULL', nullPointer(pointer, fileHandlers.key))
-    return undefined
-  }
-  const record = decodeObject(context, version.root, pa, fileHandlers.key, recordPlace)
+  const record = decodeObject(context, version.root, pa, fileHandlers.key, recordPlace, pointer)
   return record && { ...record, version: version.id }
 }
 
-/** Follows an embedded kho_vmalloc once the record beside it is complete; the result hangs on the descriptor. */
+/**
+ * Follows an embedded kho_vmalloc once the record beside it is complete; the result hangs on the
+ * descriptor. Where the count beside it is missing nothing says what the memory holds.
+ */
 export function linkVmalloc(
   context: WalkContext,
   owner: Owner,
@@ -296,7 +299,9 @@ export function linkVmalloc(
   values: Values,
 ): void {
   owner.links.push(() => {
-    const count = BigInt(values[edge.count] as bigint | number)
+    const counted = values[edge.count] as bigint | number | undefined
+    if (counted === undefined) return
+    const count = BigInt(counted)
     const stored = Object.fromEntries(
       descriptor.children.map((node) => [node.segment, (node as ValueNode).value]),
     ) as unknown as VmallocDescriptor

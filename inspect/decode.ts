@@ -18,6 +18,7 @@ import {
 } from '../abi/registry.ts'
 import type { FdtNodeType } from '../abi/schema.ts'
 import { bootRecord, decodeScratch, type KhoData, scratchFacts, scratchRanges } from './boot-entry.ts'
+import { Budget } from './budget.ts'
 import type { WalkContext } from './chain.ts'
 import { compatiblesOf, FdtDecoder } from './component-fdt.ts'
 import { restoreNames } from './cut-fdt.ts'
@@ -121,7 +122,13 @@ class HandoverDecoder {
   }
 
   #context(): WalkContext {
-    return { memory: this.#memory, target: this.#target, faults: this.#faults, reached: new Map() }
+    return {
+      memory: this.#memory,
+      target: this.#target,
+      faults: this.#faults,
+      reached: new Map(),
+      budget: new Budget(),
+    }
   }
 
   #result(

@@ -1,9 +1,9 @@
 /**
  * What the folio records of a memfd add up to, in one pass over the columns.
  */
-import type { VmallocArray } from './chain.ts'
 import { columnOf } from './columns.ts'
 import type { PreservedMap } from './map.ts'
+import type { VmallocArray } from './vmalloc.ts'
 
 /**
  * Folios per order, ascending. A folio reaches up to the next one's index; the last one's order is that

@@ -1,6 +1,6 @@
 /** Public surface: opening images, finding and decoding handovers, rendering them. */
 export type { KhoData } from './boot-entry.ts'
-export { type BlockStorage, type UnitStorage, VmallocArray } from './chain.ts'
+export type { BlockStorage, UnitStorage } from './chain.ts'
 export { columnOf } from './columns.ts'
 export { type DecodeOptions, decodeHandover, type Handover } from './decode.ts'
 export { type Candidate, type FindOptions, type Found, findHandovers } from './find.ts'
@@ -40,3 +40,4 @@ export {
   type RecordNode,
   type ValueNode,
 } from './tree.ts'
+export { VmallocArray } from './vmalloc.ts'

@@ -10,7 +10,6 @@ import { fdtHeader, fdtReserveEntry } from '../abi/fdt.ts'
 import { countOf, type FieldLayout, layoutOf, type Target } from '../abi/layout.ts'
 import { hex, type PhysAddr, type PhysicalMemory, phys } from '../abi/memory.ts'
 import type { ArrayType, StructType } from '../abi/schema.ts'
-import type { VmallocArray } from './chain.ts'
 import { readInt } from './component.ts'
 import type { Handover } from './decode.ts'
 import type { Fdt } from './fdt.ts'
@@ -20,6 +19,7 @@ import { decodeStruct } from './record.ts'
 import { quoted, showNumber, showScalar } from './scalar.ts'
 import type { PlacedFdt } from './subtree.ts'
 import { childrenOf, type ListNode, type Node, type RecordNode } from './tree.ts'
+import type { VmallocArray } from './vmalloc.ts'
 
 /** Bytes with one meaning. */
 export interface Span {

@@ -6,11 +6,11 @@
 import type { Fault } from '../abi/fault.ts'
 import { hex } from '../abi/memory.ts'
 import type { Show } from '../abi/schema.ts'
-import type { ElementValue, VmallocArray } from './chain.ts'
 import type { Handover } from './decode.ts'
 import type { PreservedMap } from './map.ts'
 import { decodeText } from './text.ts'
 import type { Node, RecordNode, ValueNode } from './tree.ts'
+import type { ElementValue, VmallocArray } from './vmalloc.ts'
 
 export type Json = string | number | boolean | null | Json[] | JsonStream | { [key: string]: Json }
 

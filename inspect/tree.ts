@@ -7,8 +7,9 @@
 import type { PathSegment } from '../abi/fault.ts'
 import type { PhysAddr } from '../abi/memory.ts'
 import type { BitsType, FdtNodeType, IntType, PropertyType, StructType, TextType } from '../abi/schema.ts'
-import type { BlockStorage, UnitStorage, VmallocArray } from './chain.ts'
+import type { BlockStorage, UnitStorage } from './chain.ts'
 import type { PreservedMap } from './map.ts'
+import type { VmallocArray } from './vmalloc.ts'
 
 interface Placed {
   /** Key in the parent: a field's name, or a list element's index and natural key. */

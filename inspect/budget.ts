@@ -1,0 +1,43 @@
+/**
+ * What one decoding may cost. Counts and pointers are checked one by one where they are followed; this
+ * bounds what they add up to, so that no image, however it is made, takes all memory or never ends.
+ */
+
+/** Structs that become records of the tree; room for the sessions of as many blocks as the kernel takes. */
+export const MAX_RECORDS = 1 << 20
+/** Elements of vmalloc areas, which never become records: as many as the 4K folios of 1 TiB. */
+export const MAX_ELEMENTS = 1 << 28
+/** Bytes of subsystems' FDTs; the kernel's own have a page or a few. */
+export const MAX_FDT_BYTES = 16 * 1024 * 1024
+
+export class Budget {
+  #records = MAX_RECORDS
+  #elements = MAX_ELEMENTS
+  #fdtBytes = MAX_FDT_BYTES
+
+  /** Takes up to `count` records; returns how many may still be made. */
+  takeRecords(count: number): number {
+    const granted = Math.min(count, this.#records)
+    this.#records -= granted
+    return granted
+  }
+
+  /** Whether no record may be made any more. */
+  get isSpent(): boolean {
+    return this.#records === 0
+  }
+
+  /** Takes up to `count` elements of a vmalloc area. */
+  takeElements(count: number): number {
+    const granted = Math.min(count, this.#elements)
+    this.#elements -= granted
+    return granted
+  }
+
+  /** Takes up to `length` bytes of FDTs. */
+  takeFdtBytes(length: number): number {
+    const granted = Math.min(length, this.#fdtBytes)
+    this.#fdtBytes -= granted
+    return granted
+  }
+}
