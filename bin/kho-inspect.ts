@@ -36,6 +36,12 @@ function withCommands(parser: Argv, done: (code: number) => void): Argv {
   return parser
 }
 
+/** `--color` alone means always, as elsewhere; it must not swallow the word behind it. */
+function colorArgument(arg: string, index: number, args: readonly string[]): string {
+  if (arg === '--no-color') return '--color=never'
+  return arg === '--color' && !COLORS.some((choice) => choice === args[index + 1]) ? '--color=always' : arg
+}
+
 /**
  * An option given twice would reach its command as a list. yargs' own answer (duplicate-arguments-array)
  * would also drop all images but the last.
@@ -89,7 +95,7 @@ async function main(): Promise<number> {
   withCommands(parser, (result) => {
     code = result
   })
-  const args = process.argv.slice(2)
+  const args = process.argv.slice(2).map(colorArgument)
   refuseRepeated(args)
   await parser.parseAsync(args)
   return code

@@ -141,6 +141,8 @@ describe('output', () => {
     expect(kho([...only], { FORCE_COLOR: '1', NO_COLOR: '1' }).stdout.includes(sequence)).toBe(false)
     expect(kho([...only, '--color', 'always'], { NO_COLOR: '1' }).stdout.includes(sequence)).toBe(true)
     expect(kho([...only, '--color', 'never'], { FORCE_COLOR: '1' }).stdout.includes(sequence)).toBe(false)
+    expect(kho([...only, '--no-color'], { FORCE_COLOR: '1' }).stdout.includes(sequence)).toBe(false)
+    expect(kho(['dump', '--color', ...only.slice(1)]).stdout.includes(sequence)).toBe(true)
   })
 
   test('on a terminal colours come by themselves, and NO_COLOR takes them away', () => {
