@@ -23,6 +23,8 @@ export interface ComponentComparison {
   readonly backward: Verdict
   /** Left by a test module only; kept out of the verdict on the whole. */
   readonly testOnly?: true
+  /** Releases only: directions in which an earlier component ends the handover before this one is read. */
+  readonly unreached?: readonly Direction[]
 }
 
 export interface Comparison {
@@ -104,14 +106,15 @@ export function compareReleases(
         : compareLone(name, older, newer, before.name, after.name, pageSizes)
     return document.components[name]?.testOnly ? { ...compared, testOnly: true } : compared
   })
+  const [forward, backward] = [reached(components, 'forward'), reached(components, 'backward')]
   return {
     before: before.name,
     after: after.name,
-    components,
+    components: components.map((component) => withReach(component, forward, backward)),
     checks: diffChecks(before, after),
     behaviours: behavioursBetween(before.name, after.name),
-    forward: judgeWhole(components, 'forward'),
-    backward: judgeWhole(components, 'backward'),
+    forward: judgeWhole(forward, 'forward'),
+    backward: judgeWhole(backward, 'backward'),
   }
 }
 
@@ -162,20 +165,35 @@ function compareLone(
   }
 }
 
-/**
- * The verdict on a release: components in the order of booting, until one of them ends the handover.
- * What a component that comes later would have said is not reached.
- */
+/** Components in the order of booting, up to the one that ends the handover; test modules come last. */
+function reached(
+  components: readonly ComponentComparison[],
+  direction: Direction,
+): readonly ComponentComparison[] {
+  const ends = components.findIndex(({ [direction]: { outcome }, testOnly }) => {
+    return !testOnly && (outcome === 'no-handover' || outcome === 'panics')
+  })
+  return ends < 0 ? components : components.slice(0, ends + 1)
+}
+
+function withReach(
+  component: ComponentComparison,
+  forward: readonly ComponentComparison[],
+  backward: readonly ComponentComparison[],
+): ComponentComparison {
+  const missed: readonly Direction[] = [
+    ...(forward.includes(component) ? [] : (['forward'] as const)),
+    ...(backward.includes(component) ? [] : (['backward'] as const)),
+  ]
+  return missed.length === 0 ? component : { ...component, unreached: missed }
+}
+
+/** The verdict on a release: the worst of the components that are read, test modules left out. */
 function judgeWhole(components: readonly ComponentComparison[], direction: Direction): Verdict {
-  const reached: Verdict[] = []
-  for (const component of components.filter(({ testOnly }) => !testOnly)) {
-    const verdict = component[direction]
-    reached.push(verdict)
-    if (verdict.outcome === 'no-handover' || verdict.outcome === 'panics') break
-  }
-  const decisive = worstOf(reached)
-  const outcomes = reached.flatMap(({ outcome }) => outcome ?? [])
-  return outcomes.length < reached.length ? decisive : { ...decisive, outcome: worst(outcomes) }
+  const verdicts = components.filter(({ testOnly }) => !testOnly).map((component) => component[direction])
+  const decisive = worstOf(verdicts)
+  const outcomes = verdicts.flatMap(({ outcome }) => outcome ?? [])
+  return outcomes.length < verdicts.length ? decisive : { ...decisive, outcome: worst(outcomes) }
 }
 
 /** Readers' checks on components that both releases hand over, by what each release makes of them. */

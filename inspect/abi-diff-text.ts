@@ -68,7 +68,7 @@ function directions({
 function componentText(component: ComponentComparison, paint: Paint): string {
   const head = printable(`${component.component}: ${versionsText(component)}`)
   const note = component.testOnly ? paint.dim(' (left by a test module; not counted)') : ''
-  const verdicts = `  ${verdictPhrase(component.forward, paint)}${back(component, paint)}`
+  const verdicts = `  ${componentVerdicts(component, paint)}`
   const rows = component.changes.map(changeRow)
   return [
     `${paint.title(head)}${note}`,
@@ -77,10 +77,15 @@ function componentText(component: ComponentComparison, paint: Paint): string {
   ].join('\n')
 }
 
-function back({ forward, backward }: ComponentComparison, paint: Paint): string {
-  const same = forward.verdict === backward.verdict && forward.outcome === backward.outcome
-  return same ? '' : `; the other way: ${verdictPhrase(backward, paint)}`
+/** The verdicts on a component, both ways where they differ. */
+function componentVerdicts(component: ComponentComparison, paint: Paint): string {
+  const { forward, backward, unreached = [] } = component
+  const there = `${verdictPhrase(forward, paint)}${unreached.includes('forward') ? NOT_REACHED : ''}`
+  const back = `${verdictPhrase(backward, paint)}${unreached.includes('backward') ? NOT_REACHED : ''}`
+  return there === back ? there : `${there}; the other way: ${back}`
 }
+
+const NOT_REACHED = ', not reached'
 
 function versionsText({ before, after }: ComponentComparison): string {
   if (before === undefined) return `added, ${after}`

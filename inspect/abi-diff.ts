@@ -297,8 +297,8 @@ function moving(base: Base, before: MemberDescription, after: MemberDescription)
   const pageSizes = differing(before.offset, after.offset)
   if (pageSizes.length === 0) return []
   const texts = {
-    before: `at ${formatPerPage(before.offset ?? 0)}`,
-    after: `at ${formatPerPage(after.offset ?? 0)}`,
+    before: formatPerPage(before.offset ?? 0),
+    after: formatPerPage(after.offset ?? 0),
   }
   return [
     change({ ...base, class: 'layout', kind: 'moved', aspect: 'offset', ...texts, pageSizes }, 'misread'),

@@ -7,6 +7,7 @@ import { symbolAt } from '../abi/symbols.ts'
 import { contractPlace } from './abi-diff.ts'
 import type { AbiDocument, MemberDescription, PartDescription, VersionDescription } from './abi-document.ts'
 import { formatEdge } from './abi-edge.ts'
+import { wire } from './abi-parts.ts'
 import { byteRuler } from './byte-ruler.ts'
 import type { Paint } from './paint.ts'
 import { formatPerPage } from './per-page.ts'
@@ -50,8 +51,13 @@ export function carriers({ releases, unreleased }: VersionDescription): string {
 /** Header and macro, as far as the kernel has them. */
 export function definedIn(version: VersionDescription): string {
   const source = version.parts[version.root]?.source ?? 'unknown'
-  const symbol = symbolAt(version.component, checkedAt(version))
-  return symbol === undefined ? source : `${source}: ${symbol.name}`
+  const symbol = contractSymbol(version)
+  return symbol === undefined ? source : `${source}: ${symbol}`
+}
+
+/** The kernel's macro for a version's contract. */
+export function contractSymbol(version: VersionDescription): string | undefined {
+  return symbolAt(version.component, checkedAt(version), 'contract')?.name
 }
 
 /** The place of a contract as checks and symbols name it. */
@@ -142,6 +148,36 @@ function concerns({ parts, place }: VersionDescription, at: string): boolean {
   const [key, member] = at.startsWith('/') ? at.split(':') : at.split('.')
   const part = parts[key as string]
   return part !== undefined && (member === undefined || part.members.some(({ name }) => name === member))
+}
+
+/** One struct in every form that it has had, oldest first. */
+export function renderStruct(
+  tag: string,
+  versions: readonly VersionDescription[],
+  pageSize: PageSize,
+  paint: Paint,
+): string {
+  const blocks = structForms(tag, versions).map(
+    ({ part, versions: holders }) =>
+      `${paint.dim(`in ${holders.join(', ')}`)}\n${renderPart(tag, part, pageSize, paint)}`,
+  )
+  return `${blocks.join('\n\n')}\n`
+}
+
+/** The different forms of a struct, with the versions that have each. */
+export function structForms(
+  tag: string,
+  versions: readonly VersionDescription[],
+): readonly { readonly part: PartDescription; readonly versions: readonly string[] }[] {
+  const forms = new Map<string, { part: PartDescription; versions: string[] }>()
+  for (const { id, parts } of versions) {
+    const part = parts[tag]
+    if (!part) continue
+    const form = forms.get(wire(part)) ?? { part, versions: [] }
+    form.versions.push(id)
+    forms.set(wire(part), form)
+  }
+  return [...forms.values()]
 }
 
 function renderPart(key: string, part: PartDescription, pageSize: PageSize, paint: Paint): string {
