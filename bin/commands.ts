@@ -22,4 +22,9 @@ export const commands: readonly CommandEntry[] = [
     summary: 'annotated hex dump of an address or of a path in the tree',
     load: () => import('./command-hex.ts'),
   },
+  {
+    syntax: 'abi <action> [names..]',
+    summary: 'the declared ABI: list, show, compare, check against kernels, export',
+    load: () => import('./command-abi.ts'),
+  },
 ]

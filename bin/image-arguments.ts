@@ -57,7 +57,8 @@ function abiOption(text: string | undefined): string | undefined {
   )
 }
 
-function pageSizeOption(text: string | undefined): PageSize | undefined {
+/** Coerces `--page-size`: 4K, 16K, 64K or the number of bytes. */
+export function pageSizeOption(text: string | undefined): PageSize | undefined {
   if (text === undefined) return undefined
   const bytes = /^[0-9]+[kK]$/.test(text) ? Number(text.slice(0, -1)) * 1024 : Number(text)
   if (isPageSize(bytes)) return bytes

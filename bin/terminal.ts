@@ -15,6 +15,8 @@ export const ExitCode = {
   USAGE: 2,
   /** Unreadable or unrecognised input, or an internal error. */
   UNREADABLE: 3,
+  /** `abi diff`: a break that no version string announces. */
+  SILENT_BREAK: 4,
 } as const
 
 /** What a command may do to the outside: data on stdout, diagnostics on stderr. */
