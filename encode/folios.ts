@@ -4,7 +4,6 @@
  */
 import type { Path } from '../abi/fault.ts'
 import { type PageSize, pageShift } from '../abi/layout.ts'
-import { phys } from '../abi/memory.ts'
 import type { IntType, StructType } from '../abi/schema.ts'
 import { type ContentSource, contentSource } from './content.ts'
 import { measuring } from './elements.ts'
@@ -119,7 +118,7 @@ function fillFolios(
     const parts = inOrder ? content.parts(first, first + length) : [{ start: first, end: first + length }]
     for (const { start, end } of parts) {
       const at = piece.start - first
-      site.memory.generate({ start: phys(at + start), end: at + end }, fill)
+      site.fill(at + start, end - start, fill)
     }
   }
 }

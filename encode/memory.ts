@@ -16,6 +16,8 @@ interface Generated {
   readonly start: bigint
   readonly end: bigint
   readonly fill: PageFill
+  /** How many were given before it. */
+  readonly turn: number
   /** Largest end of this range and all that start before it. */
   reach: bigint
 }
@@ -25,7 +27,9 @@ export class SparseMemory implements PhysicalMemory {
   readonly pageSize: PageSize
   readonly #ram: readonly PhysRange[] | undefined
   readonly #pages = new Map<number, Uint8Array>()
+  /** By start, if indexed. */
   readonly #generated: Generated[] = []
+  #indexed = true
   #extents: readonly PhysRange[] | undefined
 
   /** Without `ram` there is RAM exactly where something was written. */
@@ -95,20 +99,9 @@ export class SparseMemory implements PhysicalMemory {
    */
   generate(range: PhysRange, fill: PageFill): void {
     if (range.end <= range.start) return
-    let at = this.#generated.length
-    while (at > 0 && (this.#generated[at - 1]?.start ?? 0n) > range.start) at--
-    this.#generated.splice(at, 0, { ...range, fill, reach: range.end })
-    for (; at < this.#generated.length; at++) {
-      const entry = this.#generated[at] as Generated
-      const before = this.#generated[at - 1]?.reach ?? 0n
-      entry.reach = before > entry.end ? before : entry.end
-    }
+    this.#generated.push({ ...range, fill, turn: this.#generated.length, reach: range.end })
+    this.#indexed = false
     this.#extents = undefined
-  }
-
-  /** Makes whole pages part of what was written; they are zeros unless something else is written there. */
-  clear(range: PhysRange): void {
-    this.generate(range, () => {})
   }
 
   read(pa: PhysAddr, out: Uint8Array): number {
@@ -157,6 +150,7 @@ export class SparseMemory implements PhysicalMemory {
 
   #generateInto(pa: PhysAddr, out: Uint8Array): void {
     const end = pa + BigInt(out.length)
+    if (!this.#indexed) this.#index()
     let at = this.#generatedFrom(end)
     const covering: Generated[] = []
     while (at-- > 0) {
@@ -164,11 +158,22 @@ export class SparseMemory implements PhysicalMemory {
       if (entry.reach <= pa) break
       if (entry.end > pa) covering.push(entry)
     }
-    for (const { start, end: stop, fill } of covering.reverse()) {
+    covering.sort((a, b) => a.turn - b.turn)
+    for (const { start, end: stop, fill } of covering) {
       const from = start > pa ? start : pa
       const to = stop < end ? stop : end
       fill(phys(from), out.subarray(Number(from - pa), Number(to - pa)))
     }
+  }
+
+  #index(): void {
+    this.#generated.sort((a, b) => (a.start < b.start ? -1 : Number(a.start > b.start)))
+    let reach = 0n
+    for (const entry of this.#generated) {
+      if (entry.end > reach) reach = entry.end
+      entry.reach = reach
+    }
+    this.#indexed = true
   }
 
   /** Index of the first generated range that starts at `pa` or later. */

@@ -318,13 +318,14 @@ function regionValue(context: RecordContext, key: string, size: string, owner: O
   const at = take<bigint>(owner, key)
   const content = take<Content>(owner, 'content')
   const length = (owner.record[size] as bigint | undefined) ?? 0n
-  if (at !== undefined) site.preservePages(at, length)
+  if (at !== undefined) {
+    site.claim(at, length)
+    site.preservePages(at, length)
+  }
   const start = at ?? (length > 0n ? site.range(length, path) : undefined) ?? 0n
   if (content && !site.surveying && start !== 0n && site.checkRam(start, length, path)) {
     const source = contentSource(content)
-    site.memory.generate({ start: phys(start), end: start + length }, (pa, out) => {
-      source.fill(pa - start, out)
-    })
+    site.fill(start, length, (pa, out) => source.fill(pa - start, out))
   }
   return start
 }

@@ -7,7 +7,7 @@
 import { formatPath, invariant, type Path } from '../abi/fault.ts'
 import type { PageSize, Target } from '../abi/layout.ts'
 import { hex, type PhysAddr, type PhysRange, phys } from '../abi/memory.ts'
-import { PageAllocator, SparseMemory } from './memory.ts'
+import { PageAllocator, type PageFill, SparseMemory } from './memory.ts'
 import { RunTable } from './runs.ts'
 import { neighbourRuns, pushUnits, splitPages, type UnitRun, type UnitTable, unitBytes } from './units.ts'
 import type { EncodeProblem } from './write.ts'
@@ -16,8 +16,8 @@ export interface SiteOptions {
   readonly pageSize: PageSize
   /** Without it nothing can be placed, and RAM is what is written. */
   readonly ram: readonly PhysRange[] | undefined
-  /** Where no object may be placed. */
-  readonly scratch: readonly PhysRange[]
+  /** Where no object may be placed: scratch areas, firmware. */
+  readonly reserved: readonly PhysRange[]
 }
 
 export class Site {
@@ -30,15 +30,16 @@ export class Site {
   readonly placed: UnitTable = new RunTable(['start'])
   readonly #allocator: PageAllocator
   readonly #pageSize: PageSize
+  readonly #fills: { readonly range: PhysRange; readonly fill: PageFill }[] = []
   #surveying = true
   #piece = { pa: phys(0), left: 0 }
 
-  constructor({ pageSize, ram, scratch }: SiteOptions) {
+  constructor({ pageSize, ram, reserved }: SiteOptions) {
     this.#pageSize = pageSize
     this.target = { pageSize }
     this.memory = new SparseMemory(pageSize, ram)
     this.#allocator = new PageAllocator(pageSize, ram ?? [])
-    for (const area of scratch) this.#allocator.reserve(area)
+    for (const area of reserved) this.#allocator.reserve(area)
   }
 
   /** Whether only addresses are collected: nothing is placed or written. */
@@ -142,6 +143,25 @@ export class Site {
     if (this.#surveying || pa === undefined || !this.checkRam(pa, BigInt(needed), path)) return
     const known = this.memory.openEnded ? bytes.length : Number(this.memory.presence(pa).until - pa)
     this.memory.write(pa, bytes.subarray(0, known))
+  }
+
+  /**
+   * Gives a range contents of its own, under whatever objects are written there. They are handed to the
+   * memory together, when all objects stand.
+   */
+  fill(start: bigint, length: bigint, fill: PageFill): void {
+    if (!this.#surveying) this.#fills.push({ range: { start: phys(start), end: start + length }, fill })
+  }
+
+  /** Makes whole pages part of the memory without anything in them. */
+  clear(start: bigint, length: bigint): void {
+    this.fill(start, length, () => {})
+  }
+
+  /** Puts the contents of all ranges into the memory. */
+  finish(): void {
+    for (const { range, fill } of this.#fills) this.memory.generate(range, fill)
+    this.#fills.length = 0
   }
 
   isRam(pa: bigint, length: bigint): boolean {

@@ -108,8 +108,7 @@ function writePages(
     const pa = pageOf(position)
     if (position < length && !site.checkRam(pa, BigInt(pageSize), path)) return
     if (position < length) site.memory.page(phys(pa))
-    else if (site.isRam(pa, BigInt(pageSize)))
-      site.memory.clear({ start: phys(pa), end: pa + BigInt(pageSize) })
+    else if (site.isRam(pa, BigInt(pageSize))) site.clear(pa, BigInt(pageSize))
   }
   let position = 0
   writeElements(site, edge.element, records, path, (bytes) => {

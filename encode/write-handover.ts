@@ -27,6 +27,8 @@ import { type EncodeProblem, encodeInt, encodeStruct, viewOf } from './write.ts'
 
 export interface WrittenHandover {
   readonly memory: SparseMemory
+  /** All units that the map says are preserved, in no order. */
+  readonly preserved: readonly UnitTable[]
   /** What the new kernel is told: the descriptor of a KHO note, the payload of SETUP_KEXEC_KHO. */
   readonly boot: Infer<typeof khoData>
   /** Empty if the whole document was written. */
@@ -44,13 +46,16 @@ export function writeHandover(document: HandoverDocument): WrittenHandover {
   const site = new Site({
     pageSize: document.page_size,
     ram: document.ram?.map(({ start, size }) => rangeOf(start, size)),
-    scratch: scratch.map(({ addr, size }) => rangeOf(addr, size)),
+    reserved: [
+      ...scratch.map(({ addr, size }) => rangeOf(addr, size)),
+      ...(document.reserved ?? []).map(({ start, size }) => rangeOf(start, size)),
+    ],
   })
   const context = { site, versions: document.versions }
   writeParts(context, document)
   site.endSurvey()
   const boot = writeParts(context, document)
-  return { memory: site.memory, boot, problems: site.problems }
+  return { memory: site.memory, preserved: preservedTables(site, document), boot, problems: site.problems }
 }
 
 function rangeOf(start: bigint, size: bigint): PhysRange {
@@ -66,6 +71,7 @@ function writeParts(context: RecordContext, document: HandoverDocument): Infer<t
   const map = writeMap(context, document, version)
   writeRoot(context, document, version, { fdt, map, blobs })
   const scratchArray = writeScratch(site, document.scratch)
+  site.finish()
   for (const [index, { at, content }] of (document.contents ?? []).entries()) {
     const { length, fill } = contentSource(content)
     site.claim(at, length)
@@ -185,13 +191,17 @@ function writeMap(
   const edge = mapEdge(version)
   if (preserved === null || !edge) return root.memory_map ?? 0n
   if (preserved?.units && site.surveying) preserveAll(site, preserved.units)
-  const tables: readonly UnitTable[] = preserved?.units ? [preserved.units, site.placed] : [site.preserved]
+  const tables = preservedTables(site, document)
   const path = ['preserved']
   const written =
     edge.kind === 'chunks'
       ? writeChunkMap(site, edge, tables, preserved?.chunks ?? [], path)
       : writeRadixMap(site, edge, tables, preserved?.nodes ?? [], path)
   return root.memory_map ?? written
+}
+
+function preservedTables(site: Site, { preserved }: HandoverDocument): readonly UnitTable[] {
+  return preserved?.units ? [preserved.units, site.placed] : [site.preserved]
 }
 
 function preserveAll(site: Site, units: UnitTable): void {

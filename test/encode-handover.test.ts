@@ -1,10 +1,13 @@
 /** Whole handovers: documents of real images written back, new ones placed, what cannot be written. */
 import { describe, expect, test } from 'vitest'
-import type { PhysAddr } from '../abi/memory.ts'
-import type { HandoverDocument } from '../encode/handover.ts'
+import type { PhysAddr, PhysicalMemory } from '../abi/memory.ts'
+import type { Flb, HandoverDocument, RecordList } from '../encode/handover.ts'
+import { RunTable, UNPLACED } from '../encode/runs.ts'
 import { writeHandover } from '../encode/write-handover.ts'
 import { REAL_IMAGES, RealImage } from './support/elf-core.ts'
+import { readFdt } from './support/fdt-reader.ts'
 import { readDocument } from './support/handover-reader.ts'
+import { luoOnly, machine, readWritten, sourceOf, u64At } from './support/written.ts'
 
 interface Range {
   readonly from: bigint
@@ -68,5 +71,393 @@ describe.each(REAL_IMAGES)('%s', (name) => {
     }
     expect(different).toEqual([])
     expect(pages).toBeGreaterThan(14)
+  })
+})
+
+const versions = {
+  kho: 'kho-v4',
+  luo: 'luo-v5',
+  memblock: 'memblock-v1',
+  'kexec-metadata': 'kexec-metadata-1',
+  'kho-test': 'kho-test-v1',
+} as const
+
+/** One of everything, nothing with an address. */
+function everything(): HandoverDocument {
+  const folios = new RunTable(
+    ['pfn', 'flags', 'index'],
+    [
+      {
+        count: 3,
+        order: 2,
+        start: { pfn: UNPLACED, flags: 3n, index: 0n },
+        step: { pfn: 0, flags: 0, index: 4 },
+      },
+    ],
+  )
+  const memfd = {
+    pos: 7n,
+    size: 40000n,
+    seals: 6,
+    folios: { records: folios },
+    content: new Uint8Array(40000).fill(0x5a),
+  }
+  const files = {
+    entries: [
+      { compatible: 'memfd-v2', token: 2n ** 64n - 1n, memfd },
+      { compatible: 'other', token: 0n, data: 0x123n },
+    ],
+  }
+  return machine(4096, versions, [
+    {
+      name: 'memblock',
+      memblock: {
+        reserve_mem: {
+          entries: [
+            { name: 'trace', size: 0x6000n, content: [{ offset: 0x5fffn, content: Uint8Array.of(1) }] },
+          ],
+        },
+      },
+    },
+    {
+      name: 'LUO',
+      luo: {
+        liveupdate_num: 9n,
+        sessions: { entries: [{ name: 'a', files }, { name: 'b' }] },
+        flbs: { entries: [{ name: 'f', data: 1n, count: 2n }] },
+      },
+    },
+    {
+      name: 'kho_test',
+      kho_test: {
+        csum: 5,
+        folios_info: {
+          records: new RunTable(
+            ['value'],
+            [{ count: 2, order: 3, start: { value: UNPLACED }, step: { value: 0 } }],
+          ),
+        },
+      },
+    },
+    { name: 'kexec-metadata', kexec_metadata: { previous_release: '7.2.13', kexec_count: 4 } },
+  ])
+}
+
+describe('a document without addresses', () => {
+  const document = everything()
+  const written = writeHandover(document)
+  const read = readWritten(document, written)
+  const source = sourceOf(written.memory)
+
+  test('comes back with all that it said', () => {
+    expect(written.problems).toEqual([])
+    const [memblock, luo, khoTest, metadata] = read.subtrees
+    expect(memblock?.memblock?.reserve_mem.entries?.map(({ name, size }) => [name, size])).toEqual([
+      ['trace', 0x6000n],
+    ])
+    expect(luo?.luo?.liveupdate_num).toBe(9n)
+    const [first, second] = luo?.luo?.sessions?.entries ?? []
+    expect([first?.name, second?.name, second?.files?.entries]).toEqual(['a', 'b', []])
+    const [file, other] = first?.files?.entries ?? []
+    expect([
+      file?.token,
+      file?.memfd?.pos,
+      file?.memfd?.size,
+      file?.memfd?.seals,
+      file?.memfd?.flags,
+    ]).toEqual([2n ** 64n - 1n, 7n, 40000n, 6, 0])
+    expect(other).toEqual({ compatible: 'other', token: 0n, data: 0x123n })
+    expect(luo?.luo?.flbs?.entries).toEqual([{ name: 'f', data: 1n, count: 2n }])
+    expect(khoTest?.kho_test?.csum).toBe(5)
+    expect(khoTest?.kho_test?.folios_info.records?.total).toBe(2)
+    expect(metadata?.kexec_metadata).toEqual({ previous_release: '7.2.13', kexec_count: 4 })
+  })
+
+  test('contents lie where the records say', () => {
+    const region = read.subtrees[0]?.memblock?.reserve_mem.entries?.[0]
+    expect([...source.bytes((region?.start ?? 0n) + 0x5ffen, 2)]).toEqual([0, 1])
+    const records = read.subtrees[1]?.luo?.sessions?.entries?.[0]?.files?.entries?.[0]?.memfd?.folios?.records
+    const first = (records?.start('pfn', 0) ?? 0n) << 12n
+    const bytes = source.bytes(first, 3 << 14)
+    expect(bytes.subarray(0, 40000).every((byte) => byte === 0x5a)).toBe(true)
+    expect(bytes.subarray(40000).every((byte) => byte === 0)).toBe(true)
+    expect([0, 1, 2].map((at) => (records?.start('pfn', 0) ?? 0n) % 4n === 0n && at)).toEqual([0, 1, 2])
+  })
+
+  test('nothing but the scratch array lies in scratch, and all units are in RAM and apart', () => {
+    const areas = document.scratch?.areas ?? []
+    const units = [...(read.preserved?.units ?? [])].map(
+      ({ start, order }) => [start.start, start.start + (4096n << BigInt(order))] as const,
+    )
+    units.sort(([a], [b]) => (a < b ? -1 : 1))
+    for (const [index, [start, end]] of units.entries()) {
+      expect(end <= (units[index + 1]?.[0] ?? 0x80000000n)).toBe(true)
+      expect(start >= 0x40000000n).toBe(true)
+      expect(areas.some(({ addr, size }) => start < addr + size && addr < end)).toBe(false)
+    }
+    const inScratch = written.memory
+      .extents()
+      .filter(({ start, end }) => areas.some(({ addr, size }) => start < addr + size && addr < end))
+    expect(inScratch).toEqual([{ start: 0x41ff0000n, end: 0x41ff1000n }])
+    expect(written.boot.scratch_addr).toBe(0x41ff0000n)
+  })
+
+  test('is written the same again', () => {
+    const again = writeHandover(everything())
+    expect(again.memory.extents()).toEqual(written.memory.extents())
+    for (const { start, end } of written.memory.extents()) {
+      const length = Number(end - start)
+      expect(Buffer.compare(source.bytes(start, length), sourceOf(again.memory).bytes(start, length))).toBe(0)
+    }
+  })
+})
+
+describe('what a document says against its own structure', () => {
+  const writeWith = (change: Partial<HandoverDocument>) => {
+    const document = { ...machine(4096, versions, []), root: { at: 0x40000000n }, ...change }
+    return { ...writeHandover(document), document }
+  }
+  const nodeAt = (memory: PhysicalMemory) => readFdt(sourceOf(memory).bytes(0x40000000n, 4096)).tree
+  const numberOf = (bytes: Uint8Array | undefined) => bytes && Buffer.from(bytes).readBigUInt64LE()
+  const property = (memory: PhysicalMemory, name: string) =>
+    numberOf(nodeAt(memory).children[0]?.properties.find((one) => one.name === name)?.value)
+
+  test('a subtree may point to memory that nobody describes, or claim another size', () => {
+    const pointer = writeWith({ subtrees: [{ name: 'x', at: 0xdeadn, size: 5n }] })
+    expect(pointer.problems).toEqual([])
+    expect([property(pointer.memory, 'preserved-data'), property(pointer.memory, 'blob-size')]).toEqual([
+      0xdeadn,
+      5n,
+    ])
+    const sized = writeWith({ subtrees: [{ name: 'x', bytes: Uint8Array.of(1, 2), size: 99n }] })
+    expect(property(sized.memory, 'blob-size')).toBe(99n)
+  })
+
+  test('unknown FDTs are written as they are told', () => {
+    const fdt = {
+      name: '',
+      properties: [{ name: 'compatible', value: new TextEncoder().encode('mine\0') }],
+      children: [],
+    }
+    const { memory, problems } = writeWith({ subtrees: [{ name: 'mine', at: 0x40010000n, fdt }] })
+    expect(problems).toEqual([])
+    expect(readFdt(sourceOf(memory).bytes(0x40010000n, 4096)).tree).toEqual(fdt)
+    expect(property(memory, 'blob-size')).toBe(
+      BigInt(readFdt(sourceOf(memory).bytes(0x40010000n, 4096)).totalsize),
+    )
+  })
+
+  test('the map may be elsewhere or not at all', () => {
+    const { memory, problems } = writeWith({
+      preserved: null,
+      root: { at: 0x40000000n, memory_map: 0x7000n, fdt_size: 8192n },
+    })
+    expect(problems).toEqual([])
+    expect(
+      numberOf(nodeAt(memory).properties.find((one) => one.name === 'preserved-memory-map')?.value),
+    ).toBe(0x7000n)
+    expect(memory.extents().length).toBe(2)
+  })
+
+  test('lists may be links without a body, or no link', () => {
+    const luo = (flbs: RecordList<Flb>) => ({
+      subtrees: [{ name: 'LUO', at: 0x40010000n, luo: { liveupdate_num: 1n, flbs } }],
+    })
+    const dangling = writeWith(luo({ at: 0xabc000n }))
+    expect(u64At(sourceOf(dangling.memory), 0x40010018n)).toBe(0xabc000n)
+    expect(u64At(sourceOf(writeWith(luo({ at: 0n })).memory), 0x40010018n)).toBe(0n)
+  })
+
+  test('contents lie over everything', () => {
+    const { memory, problems } = writeWith({
+      subtrees: [{ name: 'x', at: 0x40010000n, bytes: Uint8Array.of(1, 2, 3) }],
+      contents: [
+        { at: 0x40010001n, content: Uint8Array.of(9) },
+        { at: 0x40010ffen, content: Uint8Array.of(7, 7, 7) },
+      ],
+    })
+    expect(problems).toEqual([])
+    expect([...sourceOf(memory).bytes(0x40010000n, 4)]).toEqual([1, 9, 3, 0])
+    expect([...sourceOf(memory).bytes(0x40010ffdn, 5)]).toEqual([0, 7, 7, 7, 0])
+  })
+
+  test('without RAM, RAM is what is written', () => {
+    const { ram: _ram, scratch: _scratch, ...rest } = machine(4096, versions, [])
+    const placed = writeHandover({ ...rest, root: { at: 0x9000n }, preserved: null })
+    expect(placed.problems).toEqual([])
+    expect(placed.memory.ranges).toEqual([{ start: 0x9000n, end: 0xa000n }])
+    expect(placed.boot.scratch_size).toBe(0n)
+  })
+})
+
+describe('what cannot be written', () => {
+  const problemsOf = (change: Partial<HandoverDocument>) =>
+    writeHandover({ ...everything(), ...change }).problems
+
+  test.each([
+    [
+      'memory too small',
+      { ram: [{ start: 0x40000000n, size: 0x8000n }], scratch: { areas: [] } },
+      'luo.sessions[a].files[0xffffffffffffffff].memfd.folios',
+      'memory too small: 49152 bytes are needed here, 0 bytes are left in free units of order 2',
+    ],
+    [
+      'an object outside of RAM',
+      { root: { at: 0x1000n } },
+      'kho.fdt',
+      '0x1000 to 0x2000 does not lie in one range of RAM',
+    ],
+    [
+      'a version that is none',
+      { versions: { ...versions, luo: 'luo-v9' } },
+      'versions.luo',
+      'luo-v9 is said, expected one of luo-v1/session-v1, luo-v1, luo-v1/flb, luo-v2, luo-v3, luo-v4, luo-v5',
+    ],
+    [
+      'a version left out',
+      { versions: { ...versions, kho: undefined } },
+      'versions.kho',
+      'nothing is said, expected one of kho-v1/bitmap-512, kho-v1/bitmap-page, kho-v2, kho-v3/rc, kho-v3, kho-v4',
+    ],
+    [
+      'a subtree of nothing',
+      { subtrees: [{ name: 'x' }] },
+      'subtrees[x]',
+      'a subtree needs a component, fdt, bytes or an address',
+    ],
+    [
+      'a blob larger than its unit',
+      { subtrees: [{ name: 'x', order: 0, bytes: new Uint8Array(4097) }] },
+      'subtrees[x].order',
+      '4097 bytes do not fit a unit of order 0',
+    ],
+    [
+      'subtrees too many',
+      { subtrees: Array.from({ length: 80 }, (_, at) => ({ name: `n${at}`, at: 0x1000n })) },
+      'subtrees',
+      'the root FDT with 80 subtrees does not fit into one page',
+    ],
+    [
+      'a scratch area too small for the array',
+      { scratch: { areas: [{ addr: 0x40000000n, size: 8n }] } },
+      'scratch',
+      'no area has room for the array of 16 bytes',
+    ],
+    [
+      'a name too long',
+      { subtrees: luoOnly({ liveupdate_num: 1n, sessions: { entries: [{ name: 'x'.repeat(65) }] } }) },
+      `luo.sessions[${'x'.repeat(65)}].name`,
+      '65 bytes, but the field has 64',
+    ],
+    [
+      'a file without a handle',
+      {
+        subtrees: luoOnly({
+          liveupdate_num: 1n,
+          sessions: { entries: [{ name: 's', files: { entries: [{ compatible: 'x', token: 1n }] } }] },
+        }),
+      },
+      'luo.sessions[s].files[0x1].data',
+      'a file needs data',
+    ],
+    [
+      'a memfd without a record',
+      {
+        subtrees: luoOnly({
+          liveupdate_num: 1n,
+          sessions: { entries: [{ name: 's', files: { entries: [{ compatible: 'memfd-v1', token: 1n }] } }] },
+        }),
+      },
+      'luo.sessions[s].files[0x1].data',
+      'a file needs memfd or data',
+    ],
+    [
+      'flags that do not fit',
+      {
+        subtrees: luoOnly({
+          liveupdate_num: 1n,
+          sessions: {
+            entries: [
+              {
+                name: 's',
+                files: {
+                  entries: [
+                    {
+                      compatible: 'memfd-v2',
+                      token: 1n,
+                      memfd: {
+                        pos: 0n,
+                        size: 0n,
+                        folios: {
+                          records: new RunTable(
+                            ['pfn', 'flags', 'index'],
+                            [
+                              {
+                                count: 2,
+                                order: 0,
+                                start: { pfn: 1n, flags: 4095n, index: 0n },
+                                step: { pfn: 1, flags: 1, index: 1 },
+                              },
+                            ],
+                          ),
+                        },
+                      },
+                    },
+                  ],
+                },
+              },
+            ],
+          },
+        }),
+      },
+      'luo.sessions[s].files[0x1].memfd.folios.runs[0].flags',
+      '4095 to 4096 does not fit 12 bits',
+    ],
+  ] as readonly (readonly [string, Partial<HandoverDocument>, string, string])[])(
+    '%s',
+    (_what, change, path, message) => {
+      const problems = problemsOf(change)
+      expect(problems.find((problem) => problem.path === path)).toEqual({ path, message })
+    },
+  )
+
+  test('a field that a version does not have', () => {
+    const session = {
+      name: 's',
+      files: { entries: [{ compatible: 'memfd-v1', token: 1n, memfd: { pos: 0n, size: 0n, seals: 1 } }] },
+    }
+    const subtrees = luoOnly({ liveupdate_num: 1n, sessions: { entries: [session] }, flbs: { entries: [] } })
+    expect(problemsOf({ subtrees, versions: { ...versions, luo: 'luo-v1' } })).toEqual([
+      { path: 'luo.sessions[s].files[0x1].memfd.seals', message: 'memfd_luo_ser has no such field' },
+      { path: 'luo.flbs', message: 'the node has no such field' },
+    ])
+  })
+})
+
+/** FNV-1a of 64 bits with the guest's own start value, in two halves; the prime is 2^40 + 0x1b3. */
+function fnv1a(bytes: Uint8Array): string {
+  let [high, low] = [0x14650fb0, 0x739d0383]
+  for (const byte of bytes) {
+    low = (low ^ byte) >>> 0
+    const product = low * 0x1b3
+    high = (Math.imul(high, 0x1b3) + Math.floor(product / 2 ** 32) + (low << 8)) >>> 0
+    low = product >>> 0
+  }
+  return high.toString(16).padStart(8, '0') + low.toString(16).padStart(8, '0')
+}
+
+/** The lab's guest fills its files so; the sums are what kernels and guests of both sides printed. */
+describe('patterns', () => {
+  test.each([
+    [{ seed: 11n, every: 16384, run: 16384, length: 10000n }, '5d73c07134004785'],
+    [{ seed: 33n, every: 4096, run: 512, length: 3n << 20n }, '37a6056ac5371464'],
+    [{ seed: 44n, every: 1 << 20, run: 20480, length: 20480n }, 'abd15aad7ab19156'],
+    [{ seed: 55n, every: 65536, run: 512, length: 1n << 20n }, '4c139be68aa5e327'],
+  ])('%o', (pattern, sum) => {
+    const { memory } = writeHandover({
+      ...machine(4096, versions, []),
+      contents: [{ at: 0x60000000n, content: pattern }],
+    })
+    expect(fnv1a(sourceOf(memory).bytes(0x60000000n, Number(pattern.length)))).toBe(sum)
   })
 })
