@@ -1,0 +1,11 @@
+/** Public surface of the encoder: values to bytes, documents to memory, memory to image files. */
+export * from './content.ts'
+export * from './fdt.ts'
+export * from './handover.ts'
+export * from './image.ts'
+export { formatHandoverDocument, type ParsedDocument, parseHandoverDocument } from './json-document.ts'
+export { PageAllocator, type PageFill, SparseMemory } from './memory.ts'
+export { type Run, RunTable, UNPLACED } from './runs.ts'
+export { splitPages, type UnitRun, type UnitTable, unitTable } from './units.ts'
+export * from './write.ts'
+export { type WrittenHandover, writeHandover } from './write-handover.ts'
