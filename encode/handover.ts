@@ -29,6 +29,8 @@ export interface HandoverDocument {
   readonly versions: ReleaseVersions
   /** RAM of the machine; the allocator stays inside. Without it RAM is what the objects with addresses cover. */
   readonly ram?: readonly RamRange[]
+  /** RAM where the allocator places nothing: firmware, the kernel itself. */
+  readonly reserved?: readonly RamRange[]
   readonly scratch?: Scratch
   readonly root: Root
   /** In FDT order. */

@@ -53,10 +53,13 @@ export function stateRuns(memory: PhysicalMemory): StateRun[] {
 }
 
 /**
- * A view of sparse memory in which RAM that holds nothing counts as left out by the dumper. Images made
- * of it are small, and say so.
+ * A view of sparse memory in which RAM outside of `held` (sorted and disjoint; what was written, if not
+ * given) counts as left out by the dumper. Images made of it are small, and say so.
  */
-export function trimmed(memory: WritableMemory & { extents(): readonly PhysRange[] }): WritableMemory {
+export function trimmed(
+  memory: WritableMemory & { extents(): readonly PhysRange[] },
+  held: readonly PhysRange[] = memory.extents(),
+): WritableMemory {
   const written = memory.extents()
   return {
     ranges: memory.ranges,
@@ -70,11 +73,11 @@ export function trimmed(memory: WritableMemory & { extents(): readonly PhysRange
     presence(pa) {
       const whole = memory.presence(pa)
       if (whole.state !== 'present') return whole
-      const extent = written[firstEndingAfter(written, pa)]
-      const isWritten = extent !== undefined && extent.start <= pa
-      const edge = isWritten ? extent.end : (extent?.start ?? whole.until)
+      const range = held[firstEndingAfter(held, pa)]
+      const isHeld = range !== undefined && range.start <= pa
+      const edge = isHeld ? range.end : (range?.start ?? whole.until)
       const until = edge < whole.until ? edge : whole.until
-      return isWritten ? { state: 'present', until } : { state: 'excluded', until, reason: 'never written' }
+      return isHeld ? { state: 'present', until } : { state: 'excluded', until, reason: 'never written' }
     },
     filePosition: (pa) => memory.filePosition(pa),
   }

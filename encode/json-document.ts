@@ -98,6 +98,7 @@ function codecFor(pageSize: PageSize, versions: ReleaseVersions): Codec<Handover
     arch: optional(oneOf(['x86_64', 'arm64'])),
     versions: required(versionsCodec),
     ram: optional(list(ramRange)),
+    reserved: optional(list(ramRange)),
     scratch: optional(scratch),
     root: required(root),
     subtrees: required(list(subtree(pageSize, versions))),

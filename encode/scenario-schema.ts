@@ -1,0 +1,334 @@
+/**
+ * The format of scenario files: what a machine holds at the moment of the handover.
+ *
+ * Everything that the format allows by itself is said here, for the reader and for editors alike; what
+ * depends on the release, the page size or on other parts of the scenario is checked where it is used.
+ */
+
+import { ARCHITECTURES } from '../abi/machine.ts'
+import { memfdFolioFlags, memfdSeals } from '../abi/memfd.ts'
+import { components, releases } from '../abi/registry.ts'
+import type { Text } from './handover.ts'
+import {
+  choice,
+  type Definitions,
+  flag,
+  type JsonSchema,
+  list,
+  meaning,
+  named,
+  needed,
+  object,
+  oneKeyOf,
+  optional,
+  orList,
+  orShort,
+  type Read,
+  recursive,
+  type Shape,
+  text,
+} from './scenario-shape.ts'
+import { address, count, hexBytes, integer, size, u64 } from './scenario-units.ts'
+
+const U32_MAX = 0xffff_ffff
+
+/** Lower-case names of flag bits. */
+function flagWords(flags: Readonly<Record<string, number>>): readonly string[] {
+  return Object.keys(flags).map((name) => name.toLowerCase())
+}
+
+const seals = choice(flagWords(memfdSeals))
+const folioFlags = choice(flagWords(memfdFolioFlags))
+
+/** A name, or its bytes where they are no UTF-8. */
+const name = orShort(
+  meaning(object('a name', { hex: needed(hexBytes, 'The bytes of the name.') }), ({ hex }): Text => hex),
+  text('a name'),
+  (value): Text => value,
+)
+
+/** How many copies: a number, or as many as one block, array or chunk holds. */
+const copies = orShortText(
+  integer(1n, BigInt(U32_MAX), 'a number'),
+  'a number such as 120, or full, full + 1, 2 full + 1',
+  /^(?:(\d{1,4}) )?full(?: \+ (\d{1,4}))?$/,
+)
+
+/** A multiple of what fits, and some more. */
+export interface FullCopies {
+  readonly full: number
+  readonly plus: number
+}
+export type Copies = bigint | FullCopies
+
+function orShortText(number: Shape<bigint>, expects: string, pattern: RegExp): Shape<Copies> {
+  return {
+    expects,
+    read(value, path, report) {
+      const [whole, full = '1', plus = '0'] = (typeof value === 'string' && pattern.exec(value)) || []
+      if (whole !== undefined) return { full: Number(full), plus: Number(plus) }
+      if (typeof value === 'string')
+        return report.wrong(path, `expected ${expects}, found ${JSON.stringify(value)}`)
+      return number.read(value, path, report)
+    },
+    schema: (definitions) => ({
+      anyOf: [number.schema(definitions), { type: 'string', pattern: pattern.source }],
+      examples: ['full + 1'],
+    }),
+  }
+}
+
+const pattern = orShort(
+  object('a pattern', {
+    seed: needed(u64, 'Seed of the sequence; the offset is added to it at each start.'),
+    every: optional(size, 'The sequence starts anew at each multiple of this; once if left out.'),
+    run: optional(size, 'Bytes of the sequence at each start; zeros follow. Without it, no zeros.'),
+  }),
+  integer(0n, 2n ** 64n - 1n, 'a seed'),
+  (seed): { readonly seed: bigint; readonly every?: bigint; readonly run?: bigint } => ({ seed }),
+)
+
+const words = object('marking words', {
+  word: needed(u64, 'The word at offset 0; the offset is added to it.'),
+  every: needed(size, 'One word of 64 bits at each multiple of this, zeros between.'),
+})
+
+export const CONTENT_KINDS = ['text', 'hex', 'file', 'byte', 'pattern', 'words'] as const
+
+const piece = oneKeyOf(
+  object('contents', {
+    text: optional(text(), 'Text in UTF-8.'),
+    hex: optional(hexBytes, 'Bytes in hex.'),
+    file: optional(text('a file name'), 'A file, relative to the scenario.'),
+    byte: optional(count(0, 255, 'a byte'), 'The same byte everywhere.'),
+    pattern: optional(
+      pattern,
+      'Bytes of a xorshift64 sequence, as the guest program of the lab writes them.',
+    ),
+    words: optional(words, 'Marks at regular places.'),
+    at: optional(size, 'Offset of the first byte; 0 if left out.'),
+    length: optional(size, 'Bytes of a byte, pattern or words; to the end if left out.'),
+  }),
+  CONTENT_KINDS,
+)
+const content = orList(piece, 'contents')
+export type ScenarioContent = Read<typeof content>
+
+const folios = object('folios', {
+  order: optional(count(0, 20, 'an order'), 'Folios of 2^order pages each; 0 if left out.'),
+  count: optional(
+    copies,
+    'How many; to the end of the file if left out. full: as many records as one chunk lists.',
+  ),
+  hole: optional(count(1, U32_MAX, 'a number of pages'), 'Pages without a folio, instead of an order.'),
+  flags: optional(list(folioFlags, 'flags'), 'State of the folios; dirty and uptodate if left out.'),
+})
+export type ScenarioFolios = Read<typeof folios>
+
+const memfd = object('a memfd', {
+  size: optional(size, 'Bytes of the file; as many as contents or folios have if left out.'),
+  position: optional(size, 'File position; 0 if left out.'),
+  seals: optional(list(seals, 'seals'), 'Seals in force. Linux 7.1 and later hand them over.'),
+  content: optional(content, 'What the file holds; zeros if left out.'),
+  order: optional(
+    count(0, 20, 'an order'),
+    'Whole folios of this order as far as they go, pages behind them.',
+  ),
+  folios: optional(list(folios, 'folios'), 'The folios one run after the other, instead of an order.'),
+})
+export type ScenarioMemfd = Read<typeof memfd>
+
+const opaque = object('a file of another handler', {
+  compatible: needed(text('a version string'), "The handler's version string."),
+  data: needed(u64, "The handler's own handle."),
+})
+
+const file = oneKeyOf(
+  object('a file', {
+    token: needed(u64, "The user's name for the file, unique in its session."),
+    memfd: optional(memfd, 'A memfd.'),
+    opaque: optional(opaque, 'A file of a handler that is not known here.'),
+    repeat: optional(copies, 'This many such files; tokens and seeds count up.'),
+  }),
+  ['memfd', 'opaque'],
+)
+export type ScenarioFile = Read<typeof file>
+
+const session = object('a session', {
+  name: needed(name, 'Name of at most 63 bytes; {n} stands for the number of a repeated session.'),
+  files: optional(list(file, 'files'), 'In the order in which they were preserved.'),
+  repeat: optional(copies, 'This many such sessions; {n} in the name and seeds count up.'),
+})
+export type ScenarioSession = Read<typeof session>
+
+const flb = object('an FLB', {
+  name: needed(name, 'Its version string, at most 47 bytes.'),
+  data: needed(u64, 'Its handle.'),
+  handlers: optional(
+    list(text('a version string'), 'version strings'),
+    'The file handlers that share it; all if left out. Each of their files counts once.',
+  ),
+  count: optional(u64, 'References, where they are not those of the files.'),
+})
+export type ScenarioFlb = Read<typeof flb>
+
+const region = object('a range', {
+  start: needed(address, 'Physical address of its first byte.'),
+  size: needed(size, 'Bytes.'),
+})
+
+const ram = orShort(
+  object('RAM', {
+    start: optional(address, 'Where RAM starts; 0 on x86_64, 1 GiB on arm64 if left out.'),
+    size: needed(size, 'Bytes from the start to the end, holes included.'),
+    holes: optional(list(region, 'ranges'), 'Where there is none.'),
+  }),
+  size,
+  (
+    bytes,
+  ): { readonly start?: bigint; readonly size: bigint; readonly holes?: readonly Read<typeof region>[] } => ({
+    size: bytes,
+  }),
+)
+export type ScenarioRam = Read<typeof ram>
+
+const scratchArea = orShort(
+  object('a scratch area', {
+    start: optional(address, 'Where it is; chosen as the kernel does if left out.'),
+    size: needed(size, 'Bytes.'),
+  }),
+  size,
+  (bytes): { readonly start?: bigint; readonly size: bigint } => ({ size: bytes }),
+)
+
+const reserveMem = object('a reserve_mem region', {
+  name: needed(text('a name'), 'Name of at most 15 bytes.'),
+  size: needed(size, 'Bytes, a multiple of the page size.'),
+  align: optional(size, 'Alignment of its start, a power of two; one page if left out.'),
+  start: optional(address, 'Where it is; chosen as the kernel does if left out.'),
+  content: optional(content, 'What it holds; zeros if left out.'),
+})
+export type ScenarioReserveMem = Read<typeof reserveMem>
+
+const preserved = object('preserved memory', {
+  start: optional(address, 'Where it is; chosen if left out.'),
+  size: needed(size, 'Bytes of each piece, a multiple of the page size.'),
+  count: optional(count(1, 1 << 24, 'a number'), 'How many pieces; one if left out.'),
+  every: optional(size, 'Bytes from the start of one piece to the start of the next.'),
+  content: optional(content, 'What it holds, from the first byte of the first piece on; zeros if left out.'),
+})
+export type ScenarioPreserved = Read<typeof preserved>
+
+const propertyForms = object('a property', {
+  u32: optional(count(0, U32_MAX), 'An integer of 32 bits, little-endian.'),
+  u64: optional(u64, 'An integer of 64 bits, little-endian.'),
+  hex: optional(hexBytes, 'Bytes.'),
+  texts: optional(list(text(), 'strings'), 'A list of NUL-terminated strings.'),
+})
+const property = orShort(
+  oneKeyOf(propertyForms, ['u32', 'u64', 'hex', 'texts']),
+  text('a string'),
+  (value): Read<typeof propertyForms> => ({ texts: [value] }),
+)
+export type ScenarioProperty = Read<typeof property>
+
+export interface ScenarioNode {
+  readonly properties?: ReadonlyMap<string, ScenarioProperty>
+  readonly children?: ReadonlyMap<string, ScenarioNode>
+}
+const node: Shape<ScenarioNode> = recursive('fdt-node', () =>
+  object('a device tree node', {
+    properties: optional(named(property, 'properties'), 'Strings, or { u32, u64, hex, texts }.'),
+    children: optional(named(node, 'nodes'), 'The nodes below.'),
+  }),
+)
+
+const subtree = oneKeyOf(
+  object('a subtree', {
+    name: needed(text('a name'), 'Name of its node in the root FDT.'),
+    fdt: optional(node, 'The blob is an FDT.'),
+    bytes: optional(content, 'The blob is bytes; from kho-v3 on.'),
+  }),
+  ['fdt', 'bytes'],
+)
+export type ScenarioSubtree = Read<typeof subtree>
+
+export interface ScenarioKhoTest {
+  readonly orders?: readonly number[]
+  readonly seed?: bigint
+  readonly off?: boolean
+}
+const khoTest = orShort(
+  meaning(
+    object("the kernel's KHO test", {
+      orders: optional(list(count(0, 20, 'an order'), 'orders'), 'Orders of its folios.'),
+      seed: optional(u64, 'Seed of what they hold.'),
+    }),
+    (value): ScenarioKhoTest => value,
+  ),
+  flag,
+  (on): ScenarioKhoTest => ({ off: !on }),
+)
+
+const kexecMetadata = object('kexec-metadata', {
+  previous_release: optional(text('a release'), 'utsname release of the kernel that hands over.'),
+  count: optional(count(1, U32_MAX), 'Handovers since the last cold boot; 1 if left out.'),
+})
+
+/** Version ids of the components that a scenario chooses. */
+const CHOSEN = ['kho', 'memblock', 'kexec-metadata', 'luo', 'memfd', 'kho-test'] as const
+const versions = object(
+  'versions',
+  Object.fromEntries(
+    components
+      .filter(({ name: known }) => CHOSEN.some((chosen) => chosen === known))
+      .map(({ name: known, doc, versions: all }) => [known, optional(choice(all.map(({ id }) => id)), doc)]),
+  ),
+)
+
+export const scenarioShape = object('a scenario', {
+  title: optional(text(), 'What this scenario shows, in one line.'),
+  release: optional(
+    text(`a release such as ${releases.at(-1)?.name}`, {
+      examples: releases.map(({ name: known }) => known),
+    }),
+    'The Linux release whose format is written.',
+  ),
+  versions: optional(versions, "Versions of single components, instead of the release's."),
+  arch: optional(choice(ARCHITECTURES), 'x86_64 if left out.'),
+  page_size: optional(
+    orList(size, 'page sizes'),
+    '4 KiB if left out; a list names all that the scenario is good for.',
+  ),
+  ram: optional(ram, 'Memory of the machine.'),
+  scratch: optional(
+    list(scratchArea, 'scratch areas'),
+    'One area in low memory, one for any use, one for each node; 16, 64 and 16 MiB if left out.',
+  ),
+  reserve_mem: optional(list(reserveMem, 'regions'), 'Regions of the reserve_mem= parameter.'),
+  kexec_metadata: optional(kexecMetadata, 'What the old kernel says of itself. Linux 7.1 and later.'),
+  liveupdate: optional(flag, 'Whether the old kernel ran with liveupdate=on; true if left out.'),
+  liveupdate_number: optional(u64, 'Live updates since the last cold boot; 1 if left out.'),
+  sessions: optional(list(session, 'sessions'), 'In the order in which they were created.'),
+  flbs: optional(list(flb, 'FLBs'), 'Objects that files share. Linux 7.0 and later.'),
+  liveupdate_test: optional(flag, 'The three FLBs of the kernel built with CONFIG_LIVEUPDATE_TEST.'),
+  kho_test: optional(khoTest, "What the kernel's module test_kho leaves."),
+  subtrees: optional(
+    list(subtree, 'subtrees'),
+    'What other subsystems leave, in the order in which they register.',
+  ),
+  preserved: optional(list(preserved, 'ranges'), 'Memory that is preserved besides.'),
+})
+export type Scenario = Read<typeof scenarioShape>
+
+/** The format as JSON Schema, draft 2020-12. */
+export function scenarioJsonSchema(): JsonSchema {
+  const definitions: Definitions = new Map()
+  const schema = scenarioShape.schema(definitions)
+  return {
+    $schema: 'https://json-schema.org/draft/2020-12/schema',
+    title: 'Scenario of a Linux live-update handover (kho-inspect)',
+    ...schema,
+    $defs: Object.fromEntries(definitions),
+  }
+}
