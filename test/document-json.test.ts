@@ -1,4 +1,5 @@
 /** Documents as JSON: lossless both ways, editable by hand, wrong ones with their place. */
+import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import type { PhysAddr } from '../abi/memory.ts'
 import type { HandoverDocument } from '../encode/handover.ts'
@@ -27,6 +28,21 @@ describe.each(REAL_IMAGES)('%s', (name) => {
       after.memory.read(start, other)
       expect(Buffer.compare(one, other)).toBe(0)
     }
+  })
+})
+
+test('the example of the documentation is written as it says', () => {
+  const docs = readFileSync(new URL('../docs/handover-document.md', import.meta.url), 'utf8')
+  const example = docs.match(/```json\n(.*?)```/s)?.[1] ?? ''
+  const { document, problems } = parseHandoverDocument(example)
+  expect(problems).toEqual([])
+  const { boot, problems: unwritten } = writeHandover(document as HandoverDocument)
+  expect(unwritten).toEqual([])
+  expect(boot).toEqual({
+    fdt_addr: 0x40959000n,
+    fdt_size: 4096n,
+    scratch_addr: 0x4bff0000n,
+    scratch_size: 16n,
   })
 })
 
