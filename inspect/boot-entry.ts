@@ -3,13 +3,13 @@
  * points to, or from what debugfs prints.
  */
 import { EARLY_MEMREMAP_MAX, khoData, khoScratch } from '../abi/boot.ts'
+import type { FaultCode, Severity } from '../abi/fault.ts'
 import { layoutOf } from '../abi/layout.ts'
 import { type PhysRange, phys } from '../abi/memory.ts'
 import type { Infer } from '../abi/schema.ts'
-import type { WalkContext } from './chain.ts'
+import { elementsIn, type WalkContext } from './chain.ts'
 import { decodeRecord } from './component.ts'
 import { behind, ROOT, within } from './faults.ts'
-import { readBytes } from './read.ts'
 import { type ListNode, type Node, numberAt, type RecordNode } from './tree.ts'
 
 export type KhoData = Infer<typeof khoData>
@@ -36,26 +36,36 @@ export function bootRecord(boot: KhoData): RecordNode {
   }
 }
 
-/** Reads the array of scratch areas; undefined, with a fault, where the image does not hold it. */
+/**
+ * Reads the array of scratch areas as far as the image holds it. An array longer than the kernel maps is
+ * a fault, a length that is no whole number of areas (which the kernel rounds down) a warning.
+ */
 export function decodeScratch(context: WalkContext, boot: KhoData): ListNode | undefined {
   const pointer = { path: ['boot', 'scratch_addr'], pa: phys(0) }
   const place = behind(within(ROOT, 'scratch'), pointer, boot.scratch_addr)
   const { size } = layoutOf(khoScratch, context.target)
+  const claimed = boot.scratch_size
   const limit = BigInt(EARLY_MEMREMAP_MAX)
-  const claimed = Number(boot.scratch_size > limit ? limit : boot.scratch_size)
-  const length = claimed - (claimed % size)
-  const pa = phys(boot.scratch_addr)
-  const read = readBytes(context.memory, pa, length)
-  if ('unreadable' in read) {
-    context.faults.addUnreadable(place, length, read.unreadable)
+  const fault = (code: FaultCode, severity: Severity, message: string, expected: string): void => {
+    const found = `${claimed} bytes`
+    const details = { pa: phys(boot.scratch_addr), length: 0, severity, message, expected, found }
+    context.faults.add(within(ROOT, 'boot', 'scratch_size'), code, details)
+  }
+  if (claimed > limit) {
+    fault('COUNT_RANGE', 'error', 'the kernel cannot map the scratch array', `at most ${limit} bytes`)
     return undefined
   }
-  const items = Array.from({ length: length / size }, (_, index) => {
-    const bytes = read.bytes.subarray(index * size, (index + 1) * size)
-    const element = { pa: phys(pa + BigInt(index * size)), bytes }
-    return decodeRecord(context, khoScratch, element, { index }, within(place, { index }))
-  })
-  return { kind: 'list', segment: 'scratch', pa, length, doc: khoScratch.doc, items }
+  if (claimed % BigInt(size) !== 0n) {
+    fault('VALUE_UNEXPECTED', 'warning', 'the scratch array ends inside an area', `a multiple of ${size}`)
+  }
+  const pa = phys(boot.scratch_addr)
+  const count = Math.floor(Number(claimed) / size)
+  const elements = elementsIn(context, khoScratch, pa, { from: 0, count }, place)
+  if (elements.length === 0 && count > 0) return undefined
+  const items = elements.map((element, index) =>
+    decodeRecord(context, khoScratch, element, { index }, within(place, { index })),
+  )
+  return { kind: 'list', segment: 'scratch', pa, length: items.length * size, doc: khoScratch.doc, items }
 }
 
 /** Scratch areas that are known without their array: debugfs prints them as text. */

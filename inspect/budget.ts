@@ -7,8 +7,12 @@
 export const MAX_RECORDS = 1 << 20
 /** Elements of vmalloc areas, which never become records: as many as the 4K folios of 1 TiB. */
 export const MAX_ELEMENTS = 1 << 28
-/** Bytes of subsystems' FDTs; the kernel's own have a page or a few. */
-export const MAX_FDT_BYTES = 16 * 1024 * 1024
+/** Pointers of the map of preserved memory that are followed: leaves for 64 TiB of 4K pages. */
+export const MAX_MAP_STEPS = 1 << 19
+/** Runs of neighbouring units in the map; their number, not that of the units, is what a pass over it costs. */
+export const MAX_MAP_RUNS = 1 << 26
+/** Bytes of FDTs in all; the kernel's own have a page or a few, and each node costs many times its bytes. */
+export const MAX_FDT_BYTES = 4 * 1024 * 1024
 
 export class Budget {
   #records = MAX_RECORDS

@@ -59,14 +59,14 @@ export interface WalkContext {
   readonly memory: PhysicalMemory
   readonly target: Target
   readonly faults: FaultList
-  /** Paths of the structures by the address of their first page; no structure is reached twice. */
+  /** What was reached, by the address at which it starts; nothing is reached twice. */
   readonly reached: Map<bigint, string>
   readonly budget: Budget
 }
 
 /**
- * Registers the page that a structure starts at; false, with a fault on the pointer, where the address
- * is misaligned or was reached before. No structure of the kernel shares a page with another.
+ * Registers the address that a structure starts at; false, with a fault on the pointer, where it is
+ * misaligned or was reached before. No two structures of the kernel share one.
  */
 export function reach(
   context: WalkContext,
@@ -74,13 +74,14 @@ export function reach(
   what: string,
   place: Place,
   pointer: Pointer,
+  boundary: number = context.target.pageSize,
 ): boolean {
-  if (pa % BigInt(context.target.pageSize) !== 0n) {
+  if (pa % BigInt(boundary) !== 0n) {
     context.faults.add(place, 'ADDRESS_MISALIGNED', {
       pa: pointer.pa,
       length: 8,
       message: `${what} at ${hex(pa)} does not start at a page`,
-      expected: `a multiple of ${context.target.pageSize}`,
+      expected: `a multiple of ${boundary}`,
       found: hex(pa),
     })
     return false
@@ -220,7 +221,7 @@ export function walkArray(
  * Elements side by side, number `from` of their list and the ones after it; ends with a fault at the
  * first that the image does not hold whole, or that is more than one decoding is to hold.
  */
-function elementsIn(
+export function elementsIn(
   context: WalkContext,
   element: StructType,
   pa: PhysAddr,

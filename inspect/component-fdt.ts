@@ -46,10 +46,11 @@ export class FdtDecoder {
       else this.#missing('PROPERTY_MISSING', `property ${name}`, node, within(place, name))
     }
     for (const stored of node.properties) {
-      if (stored.name === undefined || !type.properties[stored.name]) children.push(this.#rawProperty(stored))
+      if (!declares(type.properties, stored.name)) children.push(this.#rawProperty(stored))
     }
     this.#children(type, node, into)
     if (!outer) for (const follow of owner.links) follow()
+    distinguish(children)
     return { kind: 'record', segment, ...this.#extent(node), type, doc: type.doc, children }
   }
 
@@ -57,6 +58,7 @@ export class FdtDecoder {
   undeclared(node: FdtNode): RecordNode {
     const properties = node.properties.map((property) => this.#rawProperty(property))
     const children = [...properties, ...node.children.map((inner) => this.undeclared(inner))]
+    distinguish(children)
     const doc = 'Node without a declaration.'
     return { kind: 'record', segment: node.name, ...this.#extent(node), type: undefined, doc, children }
   }
@@ -157,7 +159,7 @@ export class FdtDecoder {
       if (stored) children.push(this.decode(childType, stored, name, within(place, name), owner))
       else this.#missing('NODE_MISSING', `node ${name}`, node, within(place, name))
     }
-    const others = node.children.filter((candidate) => !type.children?.[candidate.name])
+    const others = node.children.filter(({ name }) => !declares(type.children, name))
     if (type.each) children.push(this.#each(type.each, others, node, this.#listHome ?? place))
     else for (const other of others) children.push(this.undeclared(other))
   }
@@ -192,6 +194,25 @@ export class FdtDecoder {
   }
 }
 
+/** Whether a name out of an FDT is a declared one, and not one that every object has. */
+function declares(declared: object | undefined, name: string | undefined): boolean {
+  return declared !== undefined && name !== undefined && Object.hasOwn(declared, name)
+}
+
+/** Gives what no declaration names a key of its own: `name#2` where the name is taken. */
+export function distinguish(children: Node[]): void {
+  const isLoose = (node: Node): boolean =>
+    node.kind === 'raw' || (node.kind === 'record' && node.type === undefined)
+  const uses = new Map<PathSegment, number>()
+  for (const node of children) if (!isLoose(node)) uses.set(node.segment, 1)
+  for (const [i, node] of children.entries()) {
+    if (!isLoose(node)) continue
+    const count = (uses.get(node.segment) ?? 0) + 1
+    uses.set(node.segment, count)
+    if (count > 1) children[i] = { ...node, segment: `${node.segment}#${count}` }
+  }
+}
+
 function expectedLength(type: PropertyType, values: Values, target: Target): number | undefined {
   if (type.kind === 'int') return type.bytes
   if (type.kind === 'struct') return layoutOf(type, target).size
@@ -212,7 +233,7 @@ export function misfit(type: FdtNodeType, node: FdtNode, target: Target): number
     const stored = node.children.find((candidate) => candidate.name === name)
     count += stored ? misfit(childType, stored, target) : 1
   }
-  if (!type.each) count += node.children.filter((candidate) => !type.children?.[candidate.name]).length
+  if (!type.each) count += node.children.filter(({ name }) => !declares(type.children, name)).length
   return count
 }
 

@@ -19,8 +19,8 @@ import {
 import type { FdtNodeType } from '../abi/schema.ts'
 import { bootRecord, decodeScratch, type KhoData, scratchFacts, scratchRanges } from './boot-entry.ts'
 import { Budget } from './budget.ts'
-import type { WalkContext } from './chain.ts'
-import { compatiblesOf, FdtDecoder } from './component-fdt.ts'
+import { reach, type WalkContext } from './chain.ts'
+import { compatiblesOf, distinguish, FdtDecoder } from './component-fdt.ts'
 import { restoreNames } from './cut-fdt.ts'
 import { behind, FaultList, type Place, ROOT, within } from './faults.ts'
 import type { Fdt, FdtNode } from './fdt.ts'
@@ -67,6 +67,8 @@ export function decodeHandover(memory: PhysicalMemory, pa: PhysAddr, options: De
 }
 
 const FALLBACK_PAGE_SIZE: PageSize = 4096
+/** A subsystem may preserve anything of its own, not only whole pages. */
+const ANY_ADDRESS = 1
 
 /** What the handover is comes first, then the subsystems in the order of the root FDT. */
 const FIRST = ['kho', 'boot', 'scratch', 'preserved', 'subtrees']
@@ -235,11 +237,12 @@ class HandoverDecoder {
     const root = decoder.decode(reading.version.root as FdtNodeType, fdt.root as FdtNode, 'kho', place)
     const subtrees = child(root, 'subtrees')
     const children = [...this.#rootFacts(fdt), ...root.children.filter((node) => node !== subtrees)]
+    distinguish(children)
     const length = this.#options.detached ? 0 : fdt.bytes.length
     this.#children.push({ ...root, pa: this.#pa, length, children, version: reading.version.id })
     const { map } = reading
-    const isThere = map.pages.length > 0 || map.missing === 0
-    if (isThere)
+    const stored = numberAt(root, 'memory_map')
+    if (stored === 0n || (stored !== undefined && map.pages.length > 0))
       this.#children.push({ kind: 'preserved', segment: 'preserved', pa: this.#pa, length: 0, map })
     if (subtrees) this.#children.push(subtrees)
   }
@@ -288,36 +291,50 @@ class HandoverDecoder {
       if (bytes) placeBlob?.(phys(pa), bytes)
       placed.add(name)
     }
-    for (const item of list ? childrenOf(list) : []) this.#decodeSubtree(context, item, subtreeName(item))
+    context.reached.set(this.#pa, 'the root FDT')
+    const found = new Set<string>()
+    for (const item of list ? childrenOf(list) : []) {
+      const name = baseName(subtreeName(item))
+      this.#decodeSubtree(context, item, name, !found.has(name))
+      found.add(name)
+    }
     for (const [name, bytes] of blobs ?? []) {
       if (!placed.has(name)) this.#decodeLooseBlob(context, name, bytes)
     }
   }
 
-  #decodeSubtree(context: WalkContext, item: Node, name: string): void {
-    const component = componentOfSubtree(baseName(name))
+  /** Of several nodes of one name the kernel finds the first; what the others lead to hangs on the node. */
+  #decodeSubtree(context: WalkContext, item: Node, name: string, isFirst: boolean): void {
+    const component = componentOfSubtree(name)
+    const node = ['subtrees', item.segment] as const
+    if (!isFirst) {
+      context.faults.add(within(ROOT, ...node), 'VALUE_UNEXPECTED', {
+        pa: item.pa,
+        length: item.length,
+        severity: 'warning',
+        message: `a further node ${name}; the kernel finds the first one only`,
+        expected: 'one node of this name',
+        found: subtreeName(item),
+      })
+    }
     const address = numberAt(item, 'phys')
     if (address === undefined) return
     const pa = phys(address)
-    const key = component?.key ?? 'blob'
-    const pointer = { path: ['subtrees', item.segment, 'phys'], pa: child(item, 'phys')?.pa ?? pa }
-    const home = component ? within(ROOT, key) : within(ROOT, 'subtrees', item.segment, key)
+    const pointer = { path: [...node, 'phys'], pa: child(item, 'phys')?.pa ?? pa }
+    const key = component && isFirst ? component.key : 'blob'
+    const home = component && isFirst ? within(ROOT, key) : within(ROOT, ...node, key)
     const place = behind(home, pointer, pa)
     if (pa === 0n) {
       const message = `subtree ${name} has address 0`
-      context.faults.add(place, 'ADDRESS_NULL', {
-        pa: pointer.pa,
-        length: 8,
-        message,
-        expected: 'an address',
-        found: '0x0',
-      })
+      const details = { pa: pointer.pa, length: 8, message, expected: 'an address', found: '0x0' }
+      context.faults.add(place, 'ADDRESS_NULL', details)
       return
     }
+    if (!reach(context, pa, `the blob of subtree ${name}`, place, pointer, ANY_ADDRESS)) return
     const blob = { component, key, pa, size: numberAt(item, 'size'), place }
-    const node = decodeBlob(context, blob, this.#fdts)
-    if (node && component) this.#children.push(node)
-    else if (node) (item as RecordNode).children.push(node)
+    const decoded = decodeBlob(context, blob, this.#fdts)
+    if (decoded && key === component?.key) this.#children.push(decoded)
+    else if (decoded) (item as RecordNode).children.push(decoded)
   }
 
   /** A blob whose address the (cut) root FDT does not tell; decoded in a memory of its own. */

@@ -77,8 +77,8 @@ export interface Fdt {
   /** Undefined where not even the root could be read. */
   readonly root: FdtNode | undefined
   readonly faults: readonly FdtFault[]
-  /** Names and structure in the order of their bytes, without gaps between them. */
-  readonly pieces: readonly FdtPiece[]
+  /** Names and structure in the order of their bytes, without gaps between them; read anew each time. */
+  readonly pieces: () => readonly FdtPiece[]
   /** Whether the strings block lies behind the end of the bytes at hand. */
   readonly stringsCut: boolean
 }
@@ -114,11 +114,18 @@ export function readFdt(bytes: Uint8Array): Fdt {
   return new FdtReader(bytes).read()
 }
 
+function piecesOf(bytes: Uint8Array): readonly FdtPiece[] {
+  const pieces: FdtPiece[] = []
+  new FdtReader(bytes, pieces).read()
+  return pieces
+}
+
 class FdtReader {
   readonly #bytes: Uint8Array
   readonly #view: DataView
   readonly #faults: FdtFault[] = []
-  readonly #pieces: FdtPiece[] = []
+  /** Undefined where nobody wants them: there are several for each node and property. */
+  readonly #pieces: FdtPiece[] | undefined
   readonly #open: FdtNode[] = []
   readonly #names = new Map<number, string>()
   #header: Infer<typeof fdtHeader>
@@ -126,8 +133,9 @@ class FdtReader {
   /** End of the structure block, or of the bytes at hand. */
   #end = 0
 
-  constructor(bytes: Uint8Array) {
+  constructor(bytes: Uint8Array, pieces?: FdtPiece[]) {
     this.#bytes = bytes
+    this.#pieces = pieces
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     const head = new Uint8Array(HEADER_SIZE)
     head.set(bytes.subarray(0, HEADER_SIZE))
@@ -142,7 +150,7 @@ class FdtReader {
       bytes: this.#bytes,
       root,
       faults: this.#faults,
-      pieces: this.#pieces,
+      pieces: () => piecesOf(this.#bytes),
       stringsCut: this.#stringsCut,
     }
   }
@@ -452,7 +460,7 @@ class FdtReader {
   }
 
   #piece(offset: number, length: number, label: string, text: string): void {
-    if (length > 0) this.#pieces.push({ offset, length, label, text })
+    if (length > 0) this.#pieces?.push({ offset, length, label, text })
   }
 
   #padding(from: number, to: number): void {

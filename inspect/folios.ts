@@ -7,7 +7,7 @@ import type { VmallocArray } from './vmalloc.ts'
 
 /**
  * Folios per order, ascending. A folio reaches up to the next one's index; the last one's order is that
- * of its preserved unit. Where neither says (a gap in the file), the unit says.
+ * of its preserved unit. Where the next one is not known or does not say (a gap in the file), the unit says.
  */
 export function folioOrders(bulk: VmallocArray, map: PreservedMap): ReadonlyMap<number, number> {
   const counts = new Map<number, number>()
@@ -16,6 +16,7 @@ export function folioOrders(bulk: VmallocArray, map: PreservedMap): ReadonlyMap<
   const pfnOf = columnOf(bulk.element, 'pfn', bulk.target)
   let pfn = 0
   let index = -1
+  let following = 0
   const countFolio = (nextIndex: number): void => {
     if (index < 0 || pfn === 0) return
     const pages = nextIndex - index
@@ -23,6 +24,11 @@ export function folioOrders(bulk: VmallocArray, map: PreservedMap): ReadonlyMap<
     if (order !== undefined) counts.set(order, (counts.get(order) ?? 0) + 1)
   }
   for (const piece of bulk.pieces()) {
+    if (piece.index !== following) {
+      countFolio(-1)
+      index = -1
+    }
+    following = piece.index + piece.count
     const view = new DataView(piece.bytes.buffer, piece.bytes.byteOffset, piece.bytes.byteLength)
     for (let i = 0; i < piece.count; i++) {
       const offset = i * bulk.elementSize

@@ -15,47 +15,75 @@ import {
 import { countOf, fieldOf, layoutOf, pageShift, type Target } from '../abi/layout.ts'
 import { hex, type PhysAddr, type PhysicalMemory, phys } from '../abi/memory.ts'
 import type { ArrayType, ChunksEdge, Infer, RadixEdge } from '../abi/schema.ts'
+import { MAX_MAP_RUNS, MAX_MAP_STEPS } from './budget.ts'
 import { behind, type FaultList, type Place } from './faults.ts'
 import { type MapPage, PreservedMap, type Window } from './map.ts'
 import { readBytes } from './read.ts'
 import { decodeStruct } from './record.ts'
 
-/** Frame numbers are at most 52 bits wide, so plain numbers hold them exactly. */
-const MAX_PFN = 2 ** 52
-
-/** Collects pages and windows while a map is walked, and refuses to visit a page twice. */
+/** Collects pages and windows while a map is walked; refuses to visit a page twice, or more than are sane. */
 class MapBuilder {
+  readonly #context: MapContext
   readonly pages: MapPage[] = []
   readonly windows = new Map<number, Window[]>()
   /** Pages that pointers lead to but the image does not hold. */
   missing = 0
+  /** Whether the walk has cost all that it may. */
+  isSpent = false
   readonly #visited = new Map<bigint, MapPage>()
+  #steps = 0
+  #runs = 0
 
-  /** Registers a page; false, with a fault, where it was reached before. */
-  visit(page: MapPage, place: Place, pointer: PhysAddr, faults: FaultList): boolean {
+  constructor(context: MapContext) {
+    this.#context = context
+  }
+
+  /** Registers a page; false, with a fault, where it is misaligned or was reached before. */
+  visit(page: MapPage, boundary: number, place: Place, pointer: PhysAddr): boolean {
+    this.#steps += 1
+    if (this.#steps > MAX_MAP_STEPS) this.#spend(place, pointer, `${MAX_MAP_STEPS} pages`)
+    if (this.isSpent || !this.aligned(page.pa, boundary, place, pointer)) return false
     const before = this.#visited.get(page.pa)
-    if (before) {
-      const found = `${hex(page.pa)}, reached before as ${before.role} of level ${before.level}`
-      faults.add(place, 'REACHED_TWICE', {
-        pa: pointer,
-        length: 8,
-        message: 'page of the map reached twice',
-        expected: 'each page of the map once',
-        found,
-      })
-      return false
+    if (!before) {
+      this.#visited.set(page.pa, page)
+      return true
     }
-    this.#visited.set(page.pa, page)
-    return true
+    const cycle = page.role === 'chunk' && before.role === 'chunk'
+    this.#context.faults.add(place, cycle ? 'CHAIN_CYCLE' : 'REACHED_TWICE', {
+      pa: pointer,
+      length: 8,
+      message: cycle ? 'the chain of chunks of the map leads back' : 'page of the map reached twice',
+      expected: 'each page of the map once',
+      found: `${hex(page.pa)}, reached before as ${before.role} of level ${before.level}`,
+    })
+    return false
+  }
+
+  /** Whether an address can be followed; a fault where it is misaligned. */
+  aligned(target: bigint, boundary: number, place: Place, pointer: PhysAddr): boolean {
+    if (target % BigInt(boundary) === 0n) return true
+    this.#context.faults.add(place, 'ADDRESS_MISALIGNED', {
+      pa: pointer,
+      length: 8,
+      message: `address ${hex(target)} in the map of preserved memory is misaligned`,
+      expected: `a multiple of ${boundary}`,
+      found: hex(target),
+    })
+    return false
   }
 
   /** Reads a page that was registered; undefined, with a fault, where the image lacks it. */
-  read(context: MapContext, page: MapPage, place: Place): Uint8Array | undefined {
-    const read = readBytes(context.memory, page.pa, page.length)
+  read(page: MapPage, place: Place): Uint8Array | undefined {
+    const read = readBytes(this.#context.memory, page.pa, page.length)
     if ('unreadable' in read) {
-      context.faults.addUnreadable(place, page.length, read.unreadable)
+      this.#context.faults.addUnreadable(place, page.length, read.unreadable)
       this.missing += 1
       return undefined
+    }
+    if (page.role === 'bitmap' || page.role === 'leaf') {
+      this.#runs += countRuns(read.bytes)
+      if (this.#runs > MAX_MAP_RUNS) this.#spend(place, page.pa, `${MAX_MAP_RUNS} runs of units`)
+      if (this.isSpent) return undefined
     }
     this.pages.push(page)
     return read.bytes
@@ -67,6 +95,31 @@ class MapBuilder {
     this.windows.set(order, list)
     list.push(window)
   }
+
+  #spend(place: Place, pa: PhysAddr, expected: string): void {
+    if (this.isSpent) return
+    this.isSpent = true
+    this.#context.faults.add(place, 'CHAIN_LIMIT', {
+      pa,
+      length: 8,
+      message: 'the map of preserved memory is larger than is walked',
+      expected: `at most ${expected}`,
+      found: 'more',
+    })
+  }
+}
+
+/** Runs of set bits in a bitmap. */
+function countRuns(bytes: Uint8Array): number {
+  const words = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  let runs = 0
+  let carry = 0
+  for (let at = 0; at < bytes.length; at += 4) {
+    const word = words.getUint32(at, true)
+    for (let starts = word & ~((word << 1) | carry); starts !== 0; starts &= starts - 1) runs += 1
+    carry = word >>> 31
+  }
+  return runs
 }
 
 export interface MapContext {
@@ -83,7 +136,7 @@ export function walkMap(
   place: Place,
   pointerPa: PhysAddr,
 ): PreservedMap {
-  const builder = new MapBuilder()
+  const builder = new MapBuilder(context)
   if (root !== 0n) {
     if (edge.kind === 'chunks') walkChunks(context, builder, edge, phys(root), place, pointerPa)
     else new RadixWalk(context, builder, edge).walk(phys(root), place, pointerPa)
@@ -91,23 +144,8 @@ export function walkMap(
   return new PreservedMap(context.memory, context.target, edge, builder)
 }
 
-function aligned(
-  context: MapContext,
-  target: bigint,
-  boundary: number,
-  place: Place,
-  pointerPa: PhysAddr,
-): boolean {
-  if (target % BigInt(boundary) === 0n) return true
-  context.faults.add(place, 'ADDRESS_MISALIGNED', {
-    pa: pointerPa,
-    length: 8,
-    message: `address ${hex(target)} in the map of preserved memory is misaligned`,
-    expected: `a multiple of ${boundary}`,
-    found: hex(target),
-  })
-  return false
-}
+/** Bitmaps of 512 bytes come from kmalloc(). */
+const BITMAP_ALIGN = 8
 
 type Chunk = Infer<typeof khoserMemChunk>
 
@@ -125,14 +163,14 @@ function walkChunks(
   const capacity = countOf(entries.type as ArrayType, target, entries.offset)
   const entrySize = entries.size / capacity
   const header = fieldOf(edge.chunk, 'hdr', target)
+  const nextPath = [...start.path, 'next']
   let pa = first
   let place = start
   let pointerPa = startPointer
   while (pa !== 0n) {
-    if (!aligned(context, pa, target.pageSize, place, pointerPa)) return
     const page: MapPage = { pa, length: target.pageSize, role: 'chunk', level: 1, prefix: 0n }
-    if (!builder.visit(page, place, pointerPa, faults)) return
-    const bytes = builder.read(context, page, place)
+    if (!builder.visit(page, target.pageSize, place, pointerPa)) return
+    const bytes = builder.read(page, place)
     if (!bytes) return
     const chunk = decodeStruct(edge.chunk, bytes, target) as Chunk
     const { order, num_elms: count } = chunk.hdr
@@ -162,7 +200,7 @@ function walkChunks(
       addBitmap(context, builder, edge, chunk.bitmaps[i] as Chunk['bitmaps'][number], order, place, at)
     }
     pointerPa = headerPa
-    place = behind(place, { path: [...place.path, 'next'], pa: pointerPa }, chunk.hdr.next)
+    place = behind(start, { path: nextPath, pa: pointerPa }, chunk.hdr.next)
     pa = phys(chunk.hdr.next)
   }
 }
@@ -176,12 +214,11 @@ function addBitmap(
   place: Place,
   entryPa: PhysAddr,
 ): void {
-  const { target, faults } = context
+  const { target } = context
   const { size } = layoutOf(edge.bitmap, target)
   const shift = pageShift(target.pageSize)
   const pointerPa = phys(entryPa + BigInt(fieldOf(khoserMemBitmapPtr, 'bitmap', target).offset))
-  if (!aligned(context, entry.phys_start, target.pageSize, place, entryPa)) return
-  if (!aligned(context, entry.bitmap, Math.min(size, 8), place, pointerPa)) return
+  if (!builder.aligned(entry.phys_start, target.pageSize, place, entryPa)) return
   const page: MapPage = {
     pa: phys(entry.bitmap),
     length: size,
@@ -189,11 +226,11 @@ function addBitmap(
     level: order,
     prefix: entry.phys_start,
   }
-  if (!builder.visit(page, place, pointerPa, faults)) return
+  if (!builder.visit(page, BITMAP_ALIGN, place, pointerPa)) return
   const inside = behind(place, { path: [...place.path, 'bitmap'], pa: pointerPa }, entry.bitmap)
-  if (!builder.read(context, page, inside)) return
+  if (!builder.read(page, inside)) return
   const basePfn = Number(entry.phys_start >> BigInt(shift))
-  const room = Math.floor((MAX_PFN - basePfn) / 2 ** order)
+  const room = Math.floor((2 ** (64 - shift) - basePfn) / 2 ** order)
   builder.add(order, { basePfn, bitmap: page.pa, length: size, firstBit: 0, bits: Math.min(size * 8, room) })
 }
 
@@ -216,13 +253,12 @@ class RadixWalk {
   }
 
   #visit(pa: PhysAddr, level: number, prefix: bigint, place: Place, pointerPa: PhysAddr): void {
-    const { target, faults } = this.#context
+    const { target } = this.#context
     const role = level === 0 ? 'leaf' : 'node'
     const length = layoutOf(level === 0 ? this.#edge.leaf : this.#edge.node, target).size
-    if (!aligned(this.#context, pa, target.pageSize, place, pointerPa)) return
     const page: MapPage = { pa, length, role, level, prefix }
-    if (!this.#builder.visit(page, place, pointerPa, faults)) return
-    const bytes = this.#builder.read(this.#context, page, place)
+    if (!this.#builder.visit(page, target.pageSize, place, pointerPa)) return
+    const bytes = this.#builder.read(page, place)
     if (!bytes) return
     if (level === 0) this.#leaf(pa, prefix, bytes, place)
     else this.#node(pa, level, prefix, bytes, place)
@@ -230,7 +266,7 @@ class RadixWalk {
 
   #node(pa: PhysAddr, level: number, prefix: bigint, bytes: Uint8Array, place: Place): void {
     const table = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-    for (let index = 0; index < bytes.length / 8; index++) {
+    for (let index = 0; index < bytes.length / 8 && !this.#builder.isSpent; index++) {
       if (table.getUint32(index * 8, true) === 0 && table.getUint32(index * 8 + 4, true) === 0) continue
       const target = table.getBigUint64(index * 8, true)
       const pointerPa = phys(pa + BigInt(index * 8))

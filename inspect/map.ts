@@ -57,6 +57,9 @@ export interface WalkedMap {
   readonly missing: number
 }
 
+/** Windows of one order do not overlap in a sound map; in others this many are asked for one unit. */
+const OVERLAPPING_WINDOWS = 8
+
 export class PreservedMap {
   readonly pages: readonly MapPage[]
   /** Pages of the map that the image does not hold: what they list is not known. */
@@ -185,7 +188,7 @@ export class PreservedMap {
       if ((windows[middle] as Window).basePfn <= pfn) low = middle + 1
       else high = middle
     }
-    for (let i = low - 1; i >= 0; i--) {
+    for (let i = low - 1; i >= Math.max(0, low - OVERLAPPING_WINDOWS); i--) {
       const window = windows[i] as Window
       const bit = (pfn - window.basePfn) / 2 ** order
       if (bit >= window.bits) return false

@@ -293,10 +293,10 @@ function fdtSpans(fdt: Fdt, pa: PhysAddr, path: string, values: readonly Span[])
     path: `${path} fdt_header.${name}`,
     value: type.kind === 'int' ? showScalar(type, header[name as keyof typeof header]) : '',
   }))
-  spans.push(...reserveSpans(fdt, pa, path))
-  for (const { offset, length, label, text } of fdt.pieces) {
-    const stored =
-      label === 'property value' ? values.filter((span) => isInside(span, at(offset), length)) : []
+  for (const span of reserveSpans(fdt, pa, path)) spans.push(span)
+  const storedIn = inTurn(values)
+  for (const { offset, length, label, text } of fdt.pieces()) {
+    const stored = label === 'property value' ? storedIn(at(offset), length) : []
     const gap = label === 'padding'
     if (stored.length > 0) spans.push(...stored)
     else spans.push({ pa: at(offset), length, path: `${path} ${label}`, value: text, ...(gap && { gap }) })
@@ -314,8 +314,19 @@ function fdtSpans(fdt: Fdt, pa: PhysAddr, path: string, values: readonly Span[])
   return spans
 }
 
-function isInside(span: Span, start: bigint, length: number): boolean {
-  return span.pa >= start && span.pa + BigInt(span.length) <= start + BigInt(length)
+/** Hands out the spans inside of one range after the other; ranges must ascend. */
+function inTurn(spans: readonly Span[]): (start: bigint, length: number) => readonly Span[] {
+  const sorted = spans.toSorted((a, b) => (a.pa < b.pa ? -1 : a.pa > b.pa ? 1 : 0))
+  let next = 0
+  return (start, length) => {
+    const isBefore = (span: Span | undefined): boolean => span !== undefined && span.pa < start
+    const isInside = (span: Span | undefined): boolean =>
+      span !== undefined && span.pa + BigInt(span.length) <= start + BigInt(length)
+    while (isBefore(sorted[next])) next += 1
+    const first = next
+    while (isInside(sorted[next])) next += 1
+    return sorted.slice(first, next)
+  }
 }
 
 function reserveSpans(fdt: Fdt, pa: PhysAddr, path: string): Span[] {
@@ -348,24 +359,49 @@ function* bulkRegions(
     const place = [...path, 'chunks', { index }]
     yield { ...region, spans: () => structSpans(memory, target, bulk.chunk, pa, place) }
   }
-  const { groupBytes } = bulk
-  for (let group = 0; group < bulk.groups.length; group++) {
-    const pa = phys(bulk.groups[group] as bigint)
-    if (pa >= end || pa + BigInt(groupBytes) <= start) continue
-    const region = { pa, length: groupBytes, path: text, title: `page ${group} of ${text}` }
-    yield { ...region, spans: () => elementSpans(bulk, region, group, path) }
+  for (const [group, groupPa] of bulk.groups.entries()) {
+    if (groupPa < end && groupPa + BigInt(bulk.groupBytes) > start)
+      yield* groupRegions(bulk, group, path, start, end)
   }
+}
+
+/** The pages of one group of 2^order pages that touch the range, as far as they hold elements, and the rest. */
+function* groupRegions(
+  bulk: VmallocArray,
+  group: number,
+  path: Path,
+  start: bigint,
+  end: bigint,
+): Generator<Region> {
+  const { pageSize } = bulk.target
+  const text = formatPath(path)
+  const groupPa = bulk.groups[group] as bigint
+  const pagesBefore = (group * bulk.groupBytes) / pageSize
+  const usedPages = Math.ceil((bulk.available * bulk.elementSize) / pageSize) - pagesBefore
+  const used = Math.max(0, Math.min(bulk.groupBytes / pageSize, usedPages))
+  const first = start > groupPa ? Number((start - groupPa) / BigInt(pageSize)) : 0
+  for (let page = first; page < used; page++) {
+    const pa = phys(groupPa + BigInt(page * pageSize))
+    if (pa >= end) return
+    const index = pagesBefore + page
+    const region = { pa, length: pageSize, path: text, title: `page ${index} of ${text}` }
+    yield { ...region, spans: () => elementSpans(bulk, region, index, path) }
+  }
+  const rest = { pa: phys(groupPa + BigInt(used * pageSize)), length: bulk.groupBytes - used * pageSize }
+  if (rest.length === 0 || rest.pa >= end) return
+  const region = { ...rest, path: text, title: `unused pages of ${text}` }
+  yield { ...region, spans: () => withGaps([], region, region.title) }
 }
 
 function elementSpans(
   bulk: VmallocArray,
   region: { pa: PhysAddr; length: number; title: string },
-  group: number,
+  page: number,
   path: Path,
 ): Span[] {
-  const perGroup = region.length / bulk.elementSize
+  const perPage = region.length / bulk.elementSize
   const spans: Span[] = []
-  for (let index = group * perGroup; index < Math.min(bulk.available, (group + 1) * perGroup); index++) {
+  for (let index = page * perPage; index < Math.min(bulk.available, (page + 1) * perPage); index++) {
     const value = Object.entries(bulk.valueAt(index) ?? {}).map(
       ([name, number]) => `${name} ${fieldText(bulk, name, number)}`,
     )

@@ -9,6 +9,7 @@ import { readLeading } from './read.ts'
 import type { Region, Span } from './regions.ts'
 import { printable } from './text.ts'
 
+const ADDRESS_SPACE = 1n << 64n
 const ROW = 16
 /** hexy's columns with one byte per group: byte i at 3 * i, ASCII from 51 on. */
 const ASCII_COLUMN = 51
@@ -23,15 +24,16 @@ export interface HexOptions {
   readonly all: boolean
 }
 
-/** Renders `[start, end)` line by line; regions as regionsIn() gives them. */
+/** Renders `[start, until)` line by line, to the end of the address space at most; regions as regionsIn() gives them. */
 export function* renderHex(
   memory: PhysicalMemory,
   regions: readonly Region[],
   start: PhysAddr,
-  end: bigint,
+  until: bigint,
   options: HexOptions,
 ): Generator<string> {
   const { paint } = options
+  const end = until < ADDRESS_SPACE ? until : ADDRESS_SPACE
   let at: bigint = start
   for (const region of regions) {
     const regionEnd = region.pa + BigInt(region.length)
@@ -41,11 +43,11 @@ export function* renderHex(
       at = region.pa
     }
     if (at >= end) return
-    yield paint.title(`${region.path}: ${region.title}, ${region.length} bytes`)
-    const until = regionEnd < end ? regionEnd : end
-    const spans = region.spans().filter((span) => span.pa < until && span.pa + BigInt(span.length) > at)
-    yield* renderBytes(memory, { start: at, end: until, spans }, options)
-    at = until
+    yield paint.title(`${printable(region.path)}: ${printable(region.title)}, ${region.length} bytes`)
+    const stop = regionEnd < end ? regionEnd : end
+    const spans = region.spans().filter((span) => span.pa < stop && span.pa + BigInt(span.length) > at)
+    yield* renderBytes(memory, { start: at, end: stop, spans }, options)
+    at = stop
   }
   if (at < end) yield* renderBytes(memory, undecoded(at, end), options)
 }
@@ -110,7 +112,8 @@ function* renderRows(memory: PhysicalMemory, stretch: Stretch, options: HexOptio
     if (squeezed > 0) yield options.paint.dim(`*  ${squeezed} rows of the same`)
     squeezed = 0
     before = inGap ? print : undefined
-    yield* rowLines(memory, { row, from, bytes, touching, spans: stretch.spans }, options)
+    const numbers = new Map(touching.map((candidate, i) => [candidate, span + i]))
+    yield* rowLines(memory, { row, from, bytes, touching, numbers }, options)
   }
 }
 
@@ -125,7 +128,8 @@ interface Row {
   readonly from: bigint
   readonly bytes: Uint8Array
   readonly touching: readonly Span[]
-  readonly spans: readonly Span[]
+  /** Of the touching spans among all; neighbours get different tints. */
+  readonly numbers: ReadonlyMap<Span, number>
 }
 
 /** The row itself with its first annotation, then one line for each further field that starts in it. */
@@ -147,7 +151,7 @@ function* rowLines(memory: PhysicalMemory, row: Row, { paint, offsets }: HexOpti
 }
 
 function tinted(row: Row, span: Span, paint: Paint, text: string): string {
-  return span.gap ? paint.dim(text) : paint.tint(row.spans.indexOf(span), text)
+  return span.gap ? paint.dim(text) : paint.tint(row.numbers.get(span) ?? 0, text)
 }
 
 /** Hex and ASCII columns of a row, each byte in its field's tint; bytes outside of the range are blank. */

@@ -61,13 +61,21 @@ export function nodeToJson(node: Node, options: JsonOptions): Json {
 }
 
 function recordToJson(record: RecordNode, options: JsonOptions): Json {
-  const object: { [key: string]: Json } = {}
+  const object = new Map<string, Json>()
   for (const item of record.children) {
-    if (typeof item.segment === 'string') object[item.segment] = nodeToJson(item, options)
-    if (item.kind === 'record' && item.bulk) Object.assign(object, bulkToJson(item.bulk, options))
+    if (typeof item.segment === 'string') object.set(freeKey(object, item.segment), nodeToJson(item, options))
+    if (item.kind !== 'record' || !item.bulk) continue
+    for (const [key, value] of Object.entries(bulkToJson(item.bulk, options))) object.set(key, value)
   }
-  if (record.bulk) object.chunks = record.bulk.chunks.length
-  return object
+  if (record.bulk) object.set('chunks', record.bulk.chunks.length)
+  return Object.fromEntries(object)
+}
+
+/** What the image names itself may be named like something else; nothing is overwritten. */
+function freeKey(object: ReadonlyMap<string, Json>, segment: string): string {
+  let key = segment
+  for (let n = 2; object.has(key); n++) key = `${segment}#${n}`
+  return key
 }
 
 /** `first_folio`, `last_folio` and, if asked for, `folio_list`. */
@@ -151,14 +159,25 @@ export function* jsonText(value: Json, indent = ''): Generator<string> {
     const inner = `${indent}  `
     let separator = '{\n'
     for (const [key, item] of Object.entries(value)) {
-      yield `${separator}${inner}${JSON.stringify(key)}: `
+      yield `${separator}${inner}${quotedJson(key)}: `
       yield* jsonText(item, inner)
       separator = ',\n'
     }
     yield separator === '{\n' ? '{}' : `\n${indent}}`
   } else {
-    yield JSON.stringify(value)
+    yield quotedJson(value)
   }
+}
+
+/** What JSON leaves as it is and a terminal does not: DEL, C1 controls, invisible and reordering characters. */
+const UNSAFE = /[\x7f-\x9f\p{Cf}\u2028\u2029]/gu
+
+function quotedJson(value: string | number | boolean | null): string {
+  return JSON.stringify(value).replace(UNSAFE, (character) =>
+    Array.from({ length: character.length }, (_, i) => {
+      return `\\u${character.charCodeAt(i).toString(16).padStart(4, '0')}`
+    }).join(''),
+  )
 }
 
 function* sequenceText(items: Iterable<Json>, indent: string): Generator<string> {

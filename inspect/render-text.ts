@@ -223,7 +223,7 @@ class Printer {
   #subtrees(node: Node): Branch {
     const items = childrenOf(node)
     const names = items.map((item) => this.#name(item))
-    const width = Math.max(0, ...names.map((name) => name.length))
+    const width = widest(names)
     const below = items.map((item, index): Branch => {
       const size = numberAt(item, 'size')
       const sized = size === undefined ? '' : `  ${size} bytes`
@@ -238,7 +238,7 @@ class Printer {
 
   #memblock(node: Node): Branch {
     const regions = itemsAt(node, 'reserve_mem')
-    const width = Math.max(0, ...regions.map((region) => this.#name(region).length))
+    const width = widest(regions.map((region) => this.#name(region)))
     const below = regions.map((region) => {
       const start = BigInt(numberAt(region, 'start') ?? 0n)
       const size = BigInt(numberAt(region, 'size') ?? 0n)
@@ -292,7 +292,7 @@ class Printer {
     const files = itemsAt(session, 'files')
     const text = `session ${this.#paint.text(quoted(this.#rawName(session)))} ${count(files.length, 'file')}`
     const tokens = files.map((file) => hex(numberAt(file, 'token') ?? 0))
-    const width = Math.max(0, ...tokens.map((token) => token.length))
+    const width = widest(tokens)
     const below = files.map((file, index) => {
       const token = (tokens[index] as string).padEnd(width)
       return leaf(`token ${this.#paint.number(token)}  ${this.#file(file)}`)
@@ -418,6 +418,11 @@ function unserialized(luo: Node): string {
 function count(n: number | bigint, noun: string): string {
   const plural = noun === 'leaf' ? 'leaves' : `${noun}s`
   return `${formatCount(n)} ${BigInt(n) === 1n ? noun : plural}`
+}
+
+/** Lists can be longer than a call takes arguments. */
+function widest(texts: readonly string[]): number {
+  return texts.reduce((width, text) => Math.max(width, text.length), 0)
 }
 
 function segmentText(node: Node): string {

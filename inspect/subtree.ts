@@ -6,6 +6,7 @@ import { layoutOf, type Target } from '../abi/layout.ts'
 import { hex, type PhysAddr, phys } from '../abi/memory.ts'
 import { type Component, type ComponentVersion, satisfies, versionsFor } from '../abi/registry.ts'
 import type { FdtNodeType } from '../abi/schema.ts'
+import { MAX_FDT_BYTES } from './budget.ts'
 import type { WalkContext } from './chain.ts'
 import { decodeRecord } from './component.ts'
 import { compatiblesOf, FdtDecoder, misfit } from './component-fdt.ts'
@@ -14,7 +15,7 @@ import { FDT_HEADER_SIZE, type Fdt, fdtTotalSize, hasFdtMagic, readFdt } from '.
 import { readBytes, readLeading } from './read.ts'
 import { decodeStruct } from './record.ts'
 import { decodeText } from './text.ts'
-import type { Node } from './tree.ts'
+import type { Node, RawNode } from './tree.ts'
 
 /** An FDT of the handover, for annotation. */
 export interface PlacedFdt {
@@ -35,14 +36,16 @@ export interface Blob {
   readonly place: Place
 }
 
-/** Largest blob of a subsystem that is read as one FDT. */
-const MAX_BLOB_BYTES = 4 * 1024 * 1024
+const ADDRESS_SPACE = 1n << 64n
+/** Longer than any memory; lengths are plain numbers. */
+const MAX_LENGTH = BigInt(Number.MAX_SAFE_INTEGER)
 /** Bytes shown of a blob that nothing here knows. */
 const RAW_BYTES = 256
 
 /**
  * Reads an FDT as far as the image holds it, at most `limit` bytes; its own faults become faults at
- * `place`. That the image cuts it is a warning: the handover itself may be sound.
+ * `place`. That the image cuts it is a warning, as the handover itself may be sound; that it is longer
+ * than the limit is none of the image's doing.
  */
 export function readPlacedFdt(
   context: WalkContext,
@@ -56,11 +59,12 @@ export function readPlacedFdt(
     return undefined
   }
   const claimed = fdtTotalSize(head) ?? FDT_HEADER_SIZE
-  const bytes = readLeading(context.memory, pa, Math.min(Math.max(claimed, FDT_HEADER_SIZE), limit))
+  const wanted = context.budget.takeFdtBytes(Math.min(Math.max(claimed, FDT_HEADER_SIZE), limit))
+  const bytes = readLeading(context.memory, pa, wanted)
   const fdt = readFdt(bytes)
   for (const { code, offset, length, message, expected, found, nodes } of fdt.faults) {
     const at = phys(pa + BigInt(offset))
-    const severity = code === 'FDT_TRUNCATED' && bytes.length < claimed ? 'warning' : 'error'
+    const severity = code === 'FDT_TRUNCATED' && bytes.length < wanted ? 'warning' : 'error'
     context.faults.add(within(place, ...nodes), code, { pa: at, length, severity, message, expected, found })
   }
   return fdt
@@ -73,7 +77,7 @@ function unreadable(context: WalkContext, pa: PhysAddr, place: Place): void {
 
 /** Decodes one blob; undefined, with a fault, where it is missing or says it is of no known version. */
 export function decodeBlob(context: WalkContext, blob: Blob, fdts: PlacedFdt[]): Node | undefined {
-  const { component, key, pa, size, place } = blob
+  const { component, pa, place } = blob
   const head = readLeading(context.memory, pa, FDT_HEADER_SIZE)
   if (head.length === 0) {
     unreadable(context, pa, place)
@@ -84,14 +88,26 @@ export function decodeBlob(context: WalkContext, blob: Blob, fdts: PlacedFdt[]):
     return decodeFdtBlob(context, blob, fdts)
   if (component && kinds.includes('field')) return decodeStructBlob(context, component, blob)
   if (component) blobUnknown(context, component, blob, 'no FDT')
+  return rawBlob(context, blob)
+}
+
+/** The first bytes of a blob that nothing here can decode. */
+function rawBlob(context: WalkContext, { key, pa, size, place }: Blob): RawNode {
   const bytes = readLeading(context.memory, pa, Math.min(Number(size ?? RAW_BYTES), RAW_BYTES))
-  const length = Number(size ?? bytes.length)
+  const room = ADDRESS_SPACE - pa < MAX_LENGTH ? ADDRESS_SPACE - pa : MAX_LENGTH
+  const fits = size === undefined || BigInt(size) <= room
+  if (!fits) {
+    const expected = `at most ${room} bytes`
+    const message = 'the blob cannot be that long'
+    context.faults.add(place, 'BLOB_SIZE', { pa, length: 8, message, expected, found: `${size} bytes` })
+  }
+  const length = fits && size !== undefined ? Number(size) : bytes.length
   return { kind: 'raw', segment: key, pa, length, doc: 'Blob without a declaration.', bytes }
 }
 
 function decodeFdtBlob(context: WalkContext, blob: Blob, fdts: PlacedFdt[]): Node | undefined {
   const { component, key, pa, size, place } = blob
-  const fdt = readPlacedFdt(context, pa, MAX_BLOB_BYTES, place)
+  const fdt = readPlacedFdt(context, pa, MAX_FDT_BYTES, place)
   if (fdt) fdts.push({ path: key, pa, fdt })
   if (!fdt?.root) return undefined
   const { totalsize } = fdt.header
