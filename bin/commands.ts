@@ -27,4 +27,9 @@ export const commands: readonly CommandEntry[] = [
     summary: 'the declared ABI: list, show, compare, check against kernels, export',
     load: () => import('./command-abi.ts'),
   },
+  {
+    syntax: 'encode [scenario]',
+    summary: 'make an image from a scenario, or again from an image',
+    load: () => import('./command-encode.ts'),
+  },
 ]

@@ -24,6 +24,8 @@ export interface Terminal {
   readonly out: (text: string | Uint8Array) => void
   /** Writes many pieces in chunks, as fast as the reader takes them. */
   readonly outAll: (pieces: Iterable<string>) => Promise<void>
+  /** Writes bytes, as fast as the reader takes them. */
+  readonly outBytes: (pieces: Iterable<Uint8Array>) => Promise<void>
   readonly err: (line: string) => void
   /** Shows progress in place on a terminal's stderr; a no-op elsewhere. `undefined` clears it. */
   readonly progress: (text: string | undefined) => void
@@ -65,6 +67,7 @@ export function openTerminal(color: ColorChoice): Terminal {
   return {
     out: (text) => void stdout.write(text),
     outAll: (pieces) => writeAll(stdout, pieces),
+    outBytes: (pieces) => writeBytes(stdout, pieces),
     err: (line) => void stderr.write(`${line}\n`),
     progress: (text) => {
       if (!stderr.isTTY || (text === undefined && shown === 0)) return
@@ -88,4 +91,8 @@ async function writeAll(stream: NodeJS.WriteStream, pieces: Iterable<string>): P
     chunk = ''
   }
   stream.write(chunk)
+}
+
+async function writeBytes(stream: NodeJS.WriteStream, pieces: Iterable<Uint8Array>): Promise<void> {
+  for (const piece of pieces) if (!stream.write(piece)) await once(stream, 'drain')
 }

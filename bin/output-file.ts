@@ -1,0 +1,121 @@
+/**
+ * Files that appear whole or not at all: each is written under a temporary name beside its place and
+ * renamed at the end. Images get holes where they hold zeros.
+ */
+import {
+  closeSync,
+  ftruncateSync,
+  openSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs'
+import { type ImageFile, sequential } from '../encode/image-pieces.ts'
+
+/** What kept a file from being written: one line. */
+export interface OutputProblem {
+  readonly problem: string
+}
+
+interface Pending {
+  readonly temporary: string
+  readonly path: string
+}
+
+/** Called with bytes done and bytes in all. */
+export type OutputProgress = (done: number, total: number) => void
+
+export class OutputFiles {
+  readonly #pending: Pending[] = []
+
+  /** Writes a file under its temporary name; a device or pipe is written at once. */
+  add(path: string, file: ImageFile, progress?: OutputProgress): OutputProblem | undefined {
+    try {
+      const target = resolved(path)
+      if (target.isSpecial) writeSequence(path, file)
+      else {
+        const temporary = `${target.path}.${process.pid}.tmp`
+        this.#pending.push({ temporary, path: target.path })
+        writeSparse(temporary, file, progress)
+      }
+      return undefined
+    } catch (error) {
+      this.discard()
+      return { problem: `${path} cannot be written: ${systemCode(error)}` }
+    }
+  }
+
+  addText(path: string, text: string): OutputProblem | undefined {
+    return this.add(path, bytesFile(new TextEncoder().encode(text)))
+  }
+
+  /** Gives all files their names. */
+  commit(): OutputProblem | undefined {
+    for (const { temporary, path } of this.#pending.splice(0)) {
+      try {
+        renameSync(temporary, path)
+      } catch (error) {
+        rmSync(temporary, { force: true })
+        return { problem: `${path} cannot be written: ${systemCode(error)}` }
+      }
+    }
+    return undefined
+  }
+
+  /** Removes what was written so far. */
+  discard(): void {
+    for (const { temporary } of this.#pending.splice(0)) rmSync(temporary, { force: true })
+  }
+}
+
+/** Bytes that are there already, as a file. */
+export function bytesFile(bytes: Uint8Array): ImageFile {
+  return { size: bytes.length, pieces: () => [{ offset: 0, bytes }] }
+}
+
+/** Behind links; a device or pipe is nothing that a rename should replace. */
+function resolved(path: string): { readonly path: string; readonly isSpecial: boolean } {
+  const stat = statSync(path, { throwIfNoEntry: false })
+  if (!stat) return { path, isSpecial: false }
+  return { path: realpathSync(path), isSpecial: !stat.isFile() && !stat.isDirectory() }
+}
+
+/** Progress is told after this many bytes. */
+const PROGRESS_BYTES = 16 * 1024 * 1024
+
+function writeSparse(path: string, file: ImageFile, progress: OutputProgress | undefined): void {
+  const descriptor = openSync(path, 'wx')
+  try {
+    let told = 0
+    for (const { offset, bytes } of file.pieces()) {
+      writeAt(descriptor, bytes, offset)
+      if (offset - told < PROGRESS_BYTES) continue
+      told = offset
+      progress?.(offset, file.size)
+    }
+    ftruncateSync(descriptor, file.size)
+  } finally {
+    closeSync(descriptor)
+  }
+}
+
+function writeSequence(path: string, file: ImageFile): void {
+  const descriptor = openSync(path, 'w')
+  try {
+    for (const bytes of sequential(file)) writeAt(descriptor, bytes, null)
+  } finally {
+    closeSync(descriptor)
+  }
+}
+
+function writeAt(descriptor: number, bytes: Uint8Array, offset: number | null): void {
+  for (let done = 0; done < bytes.length; ) {
+    done += writeSync(descriptor, bytes, done, bytes.length - done, offset === null ? null : offset + done)
+  }
+}
+
+function systemCode(error: unknown): string {
+  return error instanceof Error && 'code' in error ? String(error.code) : String(error)
+}
