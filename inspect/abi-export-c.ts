@@ -6,7 +6,7 @@
  * from <stdint.h>.
  */
 import { PAGE_SIZES } from '../abi/layout.ts'
-import { formatContract } from '../abi/registry.ts'
+import { type Contract, formatContract } from '../abi/registry.ts'
 import { symbolAt } from '../abi/symbols.ts'
 import type { MemberDescription, PartDescription, VersionDescription } from './abi-document.ts'
 import { mergedParts } from './abi-parts.ts'
@@ -104,9 +104,13 @@ function contractMacro(version: VersionDescription): readonly Macro[] {
   const { contract, component } = version
   if (contract.kind === 'none') return []
   const name = contractSymbol(version) ?? `${macroName(component)}_VERSION`
-  const value =
-    contract.kind === 'integer' ? String(contract.value) : JSON.stringify(formatContract(contract))
+  const value = contract.kind === 'integer' ? String(contract.value) : `"${contractBytes(contract)}"`
   return [{ name, value }]
+}
+
+/** A list as a device tree holds it: strings one after the other, each with its NUL. */
+function contractBytes(contract: Contract): string {
+  return contract.kind === 'list' ? contract.values.join('\\0') : formatContract(contract)
 }
 
 function nodeMacros(

@@ -182,6 +182,9 @@ export class Definitions implements Scope {
       const fields = this.#deeper(() => members.flatMap((tokens) => this.#fieldsOf(tokens, packed)))
       return isUnknown(fields) ? [fields] : fields
     }
+    if (first?.kind === 'word' && isPunctuation(second, '(') && !isPunctuation(member[2], '*')) {
+      return [{ unknown: `${tokenText(member)}: no macro of that name is known here` }]
+    }
     const parsed = parseMember(member)
     if (isUnknown(parsed)) return [parsed]
     // A pointer needs no layout of what it points to, and may point to what it is part of.

@@ -46,8 +46,10 @@ export function markdownTable(titles: Row, rows: readonly Row[]): string {
   return [line(titles), `| ${titles.map(() => '---').join(' | ')} |`, ...rows.map(line)].join('\n')
 }
 
+/** A bar would end the cell, `<` outside of code would open a tag. */
 function escapeCell(text: string): string {
-  return printable(text).replaceAll('|', '\\|')
+  const pieces = printable(text).replaceAll('|', '\\|').split('`')
+  return pieces.map((piece, index) => (index % 2 === 0 ? piece.replaceAll('<', '&lt;') : piece)).join('`')
 }
 
 /** Text as Markdown code; a backtick in it widens the fence. */
