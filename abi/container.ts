@@ -245,8 +245,10 @@ export const flatRecord = packed(
   },
 )
 
-/** Most segments, ranges or records that a reader takes; a count above is refused. */
-export const MAX_SEGMENTS = 1 << 20
+/** Most segments or ranges of an image; a count above is refused. */
+export const MAX_SEGMENTS = 1 << 18
+/** Most of them where any two overlap. */
+export const MAX_OVERLAPPING_SEGMENTS = 1 << 14
 /** Most bytes of notes that a reader takes. */
 export const MAX_NOTE_BYTES = 16 * 1024 * 1024
 /** Most page frames of a kdump-compressed file: 256 TiB of 4K pages. */

@@ -97,7 +97,8 @@ function readTree(
   const placeBlob = (pa: PhysAddr, bytes: Uint8Array): void => {
     const source = new BlobSource(files.get(bytes), bytes)
     const extent = { start: pa, end: pa + BigInt(bytes.length), source, offset: 0 }
-    memory.replaceExtents(arrangeExtents([...memory.extents, extent]).arranged)
+    const sorted = arrangeExtents([...memory.extents, extent])
+    if (sorted) memory.replaceExtents(sorted.arranged)
   }
   return { direction, fdt, blobs, scratch: readScratch(path, warnings), placeBlob }
 }

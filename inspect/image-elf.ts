@@ -15,6 +15,7 @@ import {
   elf64Shdr,
   elfTypes,
   KCORE_NO_PADDR,
+  MAX_NOTE_BYTES,
   MAX_SEGMENTS,
   PN_XNUM,
   PT_LOAD,
@@ -24,7 +25,7 @@ import { hex } from '../abi/memory.ts'
 import type { Infer } from '../abi/schema.ts'
 import { type Note, readNotes } from './image-notes.ts'
 import type { OpenedMemory } from './image-segments.ts'
-import { arrangeExtents, type Extent, endOf, extentsOf, SegmentMemory } from './image-segments.ts'
+import { type Extent, endOf, extentsOf, memoryOf } from './image-segments.ts'
 import {
   type ByteSource,
   describeEnd,
@@ -104,44 +105,52 @@ function readSegments(source: ByteSource, header: Ehdr): Phdr[] | Problem {
         problem: `${source.name}: ELF core file is cut off: expected ${where}, ${describeEnd(source)}`,
       }
     }
-    segments.push(segment)
+    if (isOfUse(segment)) segments.push(segment)
   }
   return segments
 }
 
+function isOfUse({ p_type, p_filesz, p_memsz }: Phdr): boolean {
+  return p_type === PT_NOTE || (p_type === PT_LOAD && (p_memsz > 0n || p_filesz > 0n))
+}
+
 function takeSegments(source: ByteSource, segments: readonly Phdr[]): OpenedMemory | Problem {
-  const warnings: string[] = []
-  const notes: Note[] = []
-  for (const segment of segments.filter(({ p_type }) => p_type === PT_NOTE)) {
-    const found = readNotes(
-      source,
-      fileOffset(segment.p_offset) ?? Number.MAX_SAFE_INTEGER,
-      Number(segment.p_filesz),
-    )
-    notes.push(...found.notes)
-    if (found.warning) warnings.push(found.warning)
-  }
-  const loads = segments.filter(
-    ({ p_type, p_memsz, p_filesz }) => p_type === PT_LOAD && (p_memsz > 0n || p_filesz > 0n),
-  )
+  const loads = segments.filter(({ p_type }) => p_type === PT_LOAD)
   const placed = withPhysicalAddress(loads)
   if (placed.length === 0) {
-    const what =
-      loads.length === 0
-        ? 'without memory segments (PT_LOAD)'
-        : `whose ${loads.length} memory segments have no physical address`
-    return { problem: `${source.name}: ELF core file ${what}` }
+    const some = `whose ${loads.length} memory segments have no physical address`
+    return {
+      problem: `${source.name}: ELF core file ${loads.length > 0 ? some : 'without memory segments (PT_LOAD)'}`,
+    }
   }
-  const { arranged, overlaps } = arrangeExtents(placed.flatMap((segment) => segmentExtents(source, segment)))
-  if (placed.length < loads.length)
+  const taken = memoryOf(
+    source,
+    placed.flatMap((segment) => segmentExtents(source, segment)),
+  )
+  if (isProblem(taken)) return taken
+  const { notes, warnings } = allNotes(source, segments)
+  if (placed.length < loads.length) {
     warnings.push(
       `${source.name}: ${loads.length - placed.length} segments without a physical address are left out`,
     )
-  if (overlaps > 0)
-    warnings.push(
-      `${source.name}: ${overlaps} segments overlap earlier ones in physical memory; the first of each counts`,
-    )
-  return { memory: new SegmentMemory(arranged), notes, warnings }
+  }
+  return { memory: taken.memory, notes, warnings: [...warnings, ...taken.warnings] }
+}
+
+/** Notes of all note segments, within one limit for all of them. */
+function allNotes(source: ByteSource, segments: readonly Phdr[]): { notes: Note[]; warnings: string[] } {
+  const notes: Note[] = []
+  const warnings: string[] = []
+  let room = MAX_NOTE_BYTES
+  for (const { p_type, p_offset, p_filesz } of segments) {
+    if (p_type !== PT_NOTE) continue
+    const found = readNotes(source, fileOffset(p_offset) ?? Number.MAX_SAFE_INTEGER, Number(p_filesz), room)
+    notes.push(...found.notes)
+    if (found.warning) warnings.push(found.warning)
+    room -= Math.min(room, Number(p_filesz))
+    if (room === 0) break
+  }
+  return { notes, warnings }
 }
 
 /**

@@ -126,18 +126,15 @@ class FlattenedSource implements ByteSource {
     return this.#outer.failure
   }
 
-  /**
-   * What no record holds is zero, as in the file that makedumpfile -R makes; but in a file that is cut
-   * off it is missing.
-   */
+  /** What no record holds is missing: a dumper writes the zeros that it means. */
   read(offset: number, out: Uint8Array): number {
-    const length = Math.max(0, Math.min(out.length, this.size - offset))
-    const pieces = this.#piecesIn(offset, offset + length)
-    let readable = this.cut === undefined ? length : coveredBytes(pieces, offset, length)
-    out.fill(0, 0, length)
+    const pieces = this.#piecesIn(offset, offset + out.length)
+    const covered = coveredBytes(pieces, offset, out.length)
+    let readable = covered
     for (const piece of pieces) {
       const from = Math.max(piece.offset, offset)
-      const want = Math.min(piece.offset + piece.length, offset + length) - from
+      const want = Math.min(piece.offset + piece.length, offset + covered) - from
+      if (want <= 0) continue
       const target = out.subarray(from - offset, from - offset + want)
       const got = this.#outer.read(piece.at + (from - piece.offset), target)
       if (got < want) readable = Math.min(readable, from - offset + got)

@@ -7,8 +7,15 @@
 import { AVML_MAGIC, LIME_MAGIC, LIME_VERSION, limeHeader, MAX_SEGMENTS } from '../abi/container.ts'
 import { hex } from '../abi/memory.ts'
 import type { Infer } from '../abi/schema.ts'
-import { arrangeExtents, type Extent, extentsOf, type OpenedMemory, SegmentMemory } from './image-segments.ts'
-import { type ByteSource, describeEnd, headerSize, type Problem, readHeader } from './image-source.ts'
+import { type Extent, extentsOf, memoryOf, type OpenedMemory } from './image-segments.ts'
+import {
+  type ByteSource,
+  describeEnd,
+  headerSize,
+  isProblem,
+  type Problem,
+  readHeader,
+} from './image-source.ts'
 
 /** The magic number at the start of a file: LiME's, or AVML's own. */
 export function isLime(head: Uint8Array): boolean {
@@ -24,7 +31,8 @@ export function openLime(source: ByteSource): OpenedMemory | Problem {
   for (let at = 0; ; ) {
     const header = readHeader(source, limeHeader, at)
     damage = header ? whyUnfit(header) : whyNoHeader(source, at)
-    if (!header || damage || extents.length >= MAX_SEGMENTS) {
+    if (extents.length >= MAX_SEGMENTS) damage = `more than ${MAX_SEGMENTS} LiME ranges`
+    if (!header || damage) {
       damage &&= `${source.name}: ${damage} (offset ${at})`
       break
     }
@@ -35,11 +43,10 @@ export function openLime(source: ByteSource): OpenedMemory | Problem {
     at = Number(next)
   }
   if (extents.length === 0) return { problem: damage ?? `${source.name}: LiME image without memory` }
-  const { arranged, overlaps } = arrangeExtents(extents)
+  const taken = memoryOf(source, extents)
+  if (isProblem(taken)) return taken
   const warnings = damage ? [`${damage}; what follows is left out`] : []
-  if (overlaps > 0)
-    warnings.push(`${source.name}: ${overlaps} LiME ranges overlap earlier ones; the first of each counts`)
-  return { memory: new SegmentMemory(arranged), notes: [], warnings }
+  return { memory: taken.memory, notes: [], warnings: [...warnings, ...taken.warnings] }
 }
 
 function whyUnfit({ magic, version, s_addr, e_addr }: Infer<typeof limeHeader>): string | undefined {

@@ -22,10 +22,13 @@ export interface Notes {
   readonly warning?: string
 }
 
-/** Reads the notes in `length` bytes at `offset`; ends with a warning at the first that does not fit. */
-export function readNotes(source: ByteSource, offset: number, length: number): Notes {
+/**
+ * Reads the notes in `length` bytes at `offset`, at most `limit` of them; ends with a warning at the first
+ * that does not fit.
+ */
+export function readNotes(source: ByteSource, offset: number, length: number, limit = MAX_NOTE_BYTES): Notes {
   const notes: Note[] = []
-  const end = offset + Math.min(length, MAX_NOTE_BYTES)
+  const end = offset + Math.min(length, limit)
   const size = headerSize(elf64Nhdr)
   let at = offset
   while (at + size <= end) {
@@ -46,8 +49,8 @@ export function readNotes(source: ByteSource, offset: number, length: number): N
   }
   return {
     notes,
-    ...(length > MAX_NOTE_BYTES && {
-      warning: `${source.name}: only the first ${MAX_NOTE_BYTES} bytes of notes were read`,
+    ...(length > limit && {
+      warning: `${source.name}: only the first ${MAX_NOTE_BYTES} bytes of notes are read`,
     }),
   }
 }

@@ -3,7 +3,7 @@
  * belongs. A bare FDT blob is the same with a blob instead of RAM.
  */
 import { hex, type PhysAddr } from '../abi/memory.ts'
-import { arrangeExtents, extentsOf, type OpenedMemory, SegmentMemory } from './image-segments.ts'
+import { extentsOf, type OpenedMemory, SegmentMemory } from './image-segments.ts'
 import { type ByteSource, type Problem, probeSize } from './image-source.ts'
 
 export interface PlacedSource {
@@ -34,5 +34,5 @@ export function openRaw(pieces: readonly PlacedSource[]): OpenedMemory | Problem
     const overlap = `${first} (${hex(before.start)} to ${hex(before.end)}) and ${second} (from ${hex(extent.start)})`
     return { problem: `raw images overlap in physical memory: ${overlap}` }
   }
-  return { memory: new SegmentMemory(arrangeExtents(extents).arranged), notes: [], warnings }
+  return { memory: new SegmentMemory(sorted), notes: [], warnings }
 }

@@ -2,10 +2,11 @@
  * Physical memory made of pieces of files: what flat raw, ELF core, LiME and debugfs images come down
  * to. Extents are sorted and disjoint, so that a lookup is a bisection.
  */
+import { MAX_OVERLAPPING_SEGMENTS } from '../abi/container.ts'
 import type { FilePosition, PhysAddr, PhysicalMemory, PhysRange, Presence } from '../abi/memory.ts'
 import { phys } from '../abi/memory.ts'
 import type { Note } from './image-notes.ts'
-import { type ByteSource, describeEnd } from './image-source.ts'
+import { type ByteSource, describeEnd, type Problem } from './image-source.ts'
 
 /** A run of physical memory: bytes of a source, or (without one) left out of the image for a reason. */
 export interface Extent {
@@ -57,24 +58,57 @@ export function extentsOf(source: ByteSource, start: bigint, length: bigint, off
 
 /**
  * Makes extents disjoint: what is present goes before what is left out, and of several that are
- * present the first given wins. Returns them sorted, and how many present ones were cut or dropped.
+ * present the first given wins. Returns them sorted, and how many present ones were cut or dropped;
+ * undefined if they overlap and are too many to be put in order.
  */
-export function arrangeExtents(extents: readonly Extent[]): {
-  readonly arranged: Extent[]
-  readonly overlaps: number
-} {
+export function arrangeExtents(extents: readonly Extent[]): Arranged | undefined {
   const sorted = extents
     .filter((extent) => extent.end > extent.start)
     .sort((a, b) => compare(a.start, b.start))
   if (sorted.every((extent, index) => index === 0 || extent.start >= (sorted[index - 1] as Extent).end)) {
     return { arranged: sorted, overlaps: 0 }
   }
+  if (sorted.length > MAX_OVERLAPPING_SEGMENTS) return undefined
   const present = extents.filter((extent) => extent.source)
   return paint([...present, ...extents.filter((extent) => !extent.source)], present.length)
 }
 
+/**
+ * The arranged extents of a container as memory. Each byte of a file is one byte of memory: a file whose
+ * headers say otherwise would take far longer to read than its size tells.
+ */
+export function memoryOf(
+  source: ByteSource,
+  extents: readonly Extent[],
+): Omit<OpenedMemory, 'notes'> | Problem {
+  const sorted = arrangeExtents(extents)
+  if (!sorted)
+    return {
+      problem: `${source.name}: ${extents.length} segments that overlap in physical memory; at most ${MAX_OVERLAPPING_SEGMENTS} are put in order`,
+    }
+  const { arranged, overlaps } = sorted
+  const held = arranged.reduce((sum, { source, start, end }) => (source ? sum + (end - start) : sum), 0n)
+  if (source.size !== undefined && held > BigInt(source.size)) {
+    return {
+      problem: `${source.name}: its segments have ${held} bytes in the file, which has ${source.size}`,
+    }
+  }
+  const warnings =
+    overlaps === 0
+      ? []
+      : [
+          `${source.name}: ${overlaps} segments overlap earlier ones in physical memory; the first of each counts`,
+        ]
+  return { memory: new SegmentMemory(arranged), warnings }
+}
+
+interface Arranged {
+  readonly arranged: Extent[]
+  readonly overlaps: number
+}
+
 /** Paints extents in order of precedence on the line cut at all their ends; a painted stretch stays. */
-function paint(extents: readonly Extent[], nrPresent: number): { arranged: Extent[]; overlaps: number } {
+function paint(extents: readonly Extent[], nrPresent: number): Arranged {
   const cuts = [...new Set(extents.flatMap((extent) => [extent.start, extent.end]))].sort(compare)
   const indexOf = new Map(cuts.map((cut, index) => [cut, index]))
   const owner = new Int32Array(cuts.length).fill(-1)
@@ -178,9 +212,14 @@ export class SegmentMemory implements PhysicalMemory {
     const { source, end, reason } = extent
     if (!source) return { state: 'excluded', until: end, ...(reason && { reason }) }
     if (this.read(pa, new Uint8Array(1)) === 1) return { state: 'present', until: end }
+    // Behind the end of a file nothing follows; behind a page that cannot be read others may.
     const page = (pa / PROBE_PAGE + 1n) * PROBE_PAGE
-    const failure = source.failure ?? `${source.name}: ${describeEnd(source)} earlier than it said`
-    return { state: 'excluded', until: page < end ? page : end, reason: failure }
+    const until = source.failure !== undefined && page < end ? page : end
+    return {
+      state: 'excluded',
+      until,
+      reason: source.failure ?? `${source.name}: ${describeEnd(source)} earlier than it said`,
+    }
   }
 
   filePosition(pa: PhysAddr): FilePosition | undefined {

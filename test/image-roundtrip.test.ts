@@ -76,10 +76,13 @@ function flattened(path: string, image: ImageFile): string {
     bytes.writeBigInt64BE(size, 8)
     return bytes
   }
-  // The first piece is written twice, the first time wrong: the later one counts.
-  const pieces = [...image.pieces()].reverse()
-  const [first] = [...image.pieces()] as [{ offset: number; bytes: Uint8Array }]
-  const wrong = { offset: first.offset, bytes: first.bytes.map((byte) => byte ^ 0xff) }
+  const whole = Buffer.concat([...sequential(image)])
+  const pieces = Array.from({ length: Math.ceil(whole.length / 16384) }, (_, index) => ({
+    offset: index * 16384,
+    bytes: whole.subarray(index * 16384, (index + 1) * 16384),
+  })).reverse()
+  // The headers are written twice, the first time wrong: the later record counts.
+  const wrong = { offset: 0, bytes: whole.subarray(0, 8192).map((byte) => byte ^ 0xff) }
   const records = [wrong, ...pieces].flatMap(({ offset, bytes }) => [
     record(BigInt(offset), BigInt(bytes.length)),
     bytes,
