@@ -42,15 +42,25 @@ export function elementSize(element: StructType | IntType, target: Target): numb
   return element.kind === 'int' ? element.bytes : layoutOf(element, target).size
 }
 
-/** A word of an element along a run. */
-interface WordRun {
+/** A field within its word. */
+interface PartOfWord {
+  readonly name: string
+  readonly shift: bigint
+  readonly width: number
+  /** 2^width. */
+  readonly room: bigint
+}
+
+/** A word of an element, and its next value while a run is written. */
+interface Word {
   readonly offset: number
   readonly type: IntType
+  readonly parts: PartOfWord[]
   start: bigint
   step: bigint
 }
 
-/** Bytes that are staged before they go to their pages. */
+/** Most bytes that are staged before they go to their pages. */
 const STAGE_BYTES = 64 * 1024
 
 /** Where the bytes of an array go: called in order, without gaps. */
@@ -65,15 +75,17 @@ export function writeElements(
   sink: ByteSink,
 ): void {
   const size = elementSize(element, site.target)
-  const stage = new Uint8Array(Math.max(1, Math.floor(STAGE_BYTES / size)) * size)
-  const fields = elementFields(element, site.target)
+  const staged = Math.max(1, Math.min(table.total, Math.floor(STAGE_BYTES / size)))
+  const stage = new Uint8Array(staged * size)
+  const view = viewOf(stage)
+  const words = wordsOf(elementFields(element, site.target))
   let filled = 0
   for (let run = 0; run < table.length; run++) {
-    const words = wordsOf(site, fields, table, run, path)
+    for (const word of words) startWord(site, word, table, run, path)
     const count = table.count(run)
     for (let done = 0; done < count; ) {
       const part = Math.min(count - done, (stage.length - filled) / size)
-      for (const word of words) fillWords(stage, filled, size, part, word)
+      for (const word of words) fillWord(view, filled, size, part, word)
       filled += part * size
       done += part
       if (filled === stage.length) {
@@ -86,39 +98,39 @@ export function writeElements(
   if (filled > 0) sink(stage.subarray(0, filled))
 }
 
-function wordsOf(
-  site: Site,
-  fields: readonly ElementField[],
-  table: RunTable<string>,
-  run: number,
-  path: Path,
-): readonly WordRun[] {
-  const words: WordRun[] = []
+function wordsOf(fields: readonly ElementField[]): readonly Word[] {
+  const words: Word[] = []
   for (const { name, type, offset } of fields) {
-    const word = type.kind === 'bits' ? type.word : type
-    const shift = type.kind === 'bits' ? BigInt(type.shift) : 0n
+    const wordType = type.kind === 'bits' ? type.word : type
     const width = type.kind === 'bits' ? type.width : type.bytes * 8
-    const start = table.start(name, run)
-    const step = BigInt(table.step(name, run))
-    const end = table.end(name, run)
-    const room = 1n << BigInt(width)
-    if (start >= room || end < 0n || end >= room) {
-      site.report([...path, 'runs', { index: run }, name], `${start} to ${end} does not fit ${width} bits`)
+    const shift = type.kind === 'bits' ? BigInt(type.shift) : 0n
+    let word = words.find((one) => one.type === wordType)
+    if (!word) {
+      word = { offset, type: wordType, parts: [], start: 0n, step: 0n }
+      words.push(word)
     }
-    let known = words.find((one) => one.type === word)
-    if (!known) {
-      known = { offset, type: word, start: 0n, step: 0n }
-      words.push(known)
-    }
-    known.start += start << shift
-    known.step += step << shift
+    word.parts.push({ name, shift, width, room: 1n << BigInt(width) })
   }
   return words
 }
 
+/** Sets a word to the first record of a run. Fields are checked at both ends, and lie between in between. */
+function startWord(site: Site, word: Word, table: RunTable<string>, run: number, path: Path): void {
+  word.start = 0n
+  word.step = 0n
+  for (const { name, shift, width, room } of word.parts) {
+    const start = table.start(name, run)
+    const end = table.end(name, run)
+    if (start >= room || end < 0n || end >= room) {
+      site.report([...path, 'runs', { index: run }, name], `${start} to ${end} does not fit ${width} bits`)
+    }
+    word.start += start << shift
+    word.step += BigInt(table.step(name, run)) << shift
+  }
+}
+
 /** Writes the next `count` values of a word and moves it on. Sums wrap at 64 bits, so signs need no care. */
-function fillWords(stage: Uint8Array, at: number, stride: number, count: number, word: WordRun): void {
-  const view = viewOf(stage)
+function fillWord(view: DataView, at: number, stride: number, count: number, word: Word): void {
   const { bytes, order } = word.type
   const littleEndian = order === 'le'
   const mask = 0xffff_ffffn

@@ -25,32 +25,50 @@ export function writeFolios(
   const content = bytes && contentSource(bytes)
   const shift = place.measure === 'frame' ? BigInt(pageShift(site.target.pageSize)) : 0n
   const index = measuring(element, site.target, 'page-index')?.name
+  const lay = (table: RunTable<string>, run: number, given: boolean): void => {
+    for (const units of unitsOf(table, run, place.name, shift, site.target.pageSize)) {
+      if (given) site.preserve(units)
+      if (content && index) fillFolios(site, units, table.run(run), index, content, path)
+    }
+  }
+  if (!needsPlaces(records, place.name)) {
+    for (let run = 0; run < records.length; run++) lay(records, run, true)
+    return records
+  }
   const stored = new RunTable(records.fields)
-  for (let at = 0; at < records.length; at++) {
-    const run = records.run(at)
+  for (const run of records) {
     const given = run.start[place.name] !== UNPLACED
     for (const part of given ? [run] : placeFolios(site, run, place.name, shift, path)) {
       stored.push(part)
-      for (const units of unitsOf(part, place.name, shift, site.target.pageSize)) {
-        if (given) site.preserve(units)
-        if (content && index) fillFolios(site, units, part, index, content, path)
-      }
+      lay(stored, stored.length - 1, given)
     }
   }
   return stored
 }
 
+function needsPlaces(records: RunTable<string>, field: string): boolean {
+  for (let run = 0; run < records.length; run++) if (records.start(field, run) === UNPLACED) return true
+  return false
+}
+
 /** The memory that a run's records name; none for holes. Where address and order share a word, both may change. */
-function* unitsOf(run: Run, field: string, shift: bigint, pageSize: PageSize): Generator<UnitRun> {
-  const value = run.start[field] ?? 0n
-  const step = run.step[field] ?? 0
+function* unitsOf(
+  table: RunTable<string>,
+  run: number,
+  field: string,
+  shift: bigint,
+  pageSize: PageSize,
+): Generator<UnitRun> {
+  const value = table.start(field, run)
+  const step = table.step(field, run)
+  const count = table.count(run)
   if (value === 0n) return
-  if (shift > 0n) yield { start: value << shift, order: run.order, count: run.count, step: step * pageSize }
-  else if (step % pageSize === 0 || run.count === 1) {
+  if (shift > 0n) yield { start: value << shift, order: table.order(run), count, step: step * pageSize }
+  else if (step % pageSize === 0 || count === 1) {
     const order = value % BigInt(pageSize)
-    yield { start: value - order, order: Number(order), count: run.count, step }
+    yield { start: value - order, order: Number(order), count, step }
   } else {
-    for (let at = 0n; at < run.count; at++) {
+    for (let at = 0n; at < count; at++) {
       const record = value + at * BigInt(step)
       const order = record % BigInt(pageSize)
       yield { start: record - order, order: Number(order), count: 1, step: 0 }

@@ -20,11 +20,6 @@ export interface Run<Field extends string = string> {
   readonly step: Readonly<Record<Field, number>>
 }
 
-interface Column {
-  start: BigUint64Array
-  step: Float64Array
-}
-
 const FIRST_CAPACITY = 4
 
 /** A list of runs that only grows. */
@@ -36,16 +31,17 @@ export class RunTable<Field extends string = string> {
   total = 0
   #counts = new Float64Array(FIRST_CAPACITY)
   #orders = new Uint8Array(FIRST_CAPACITY)
-  readonly #columns: Record<Field, Column>
+  /** By position of the field. */
+  readonly #starts: BigUint64Array[]
+  readonly #steps: Float64Array[]
+  /** Values of the last record, by position of the field. */
+  readonly #last: bigint[]
 
   constructor(fields: readonly Field[], runs: readonly Run<Field>[] = []) {
     this.fields = fields
-    this.#columns = Object.fromEntries(
-      fields.map((field) => [
-        field,
-        { start: new BigUint64Array(FIRST_CAPACITY), step: new Float64Array(FIRST_CAPACITY) },
-      ]),
-    ) as Record<Field, Column>
+    this.#starts = fields.map(() => new BigUint64Array(FIRST_CAPACITY))
+    this.#steps = fields.map(() => new Float64Array(FIRST_CAPACITY))
+    this.#last = fields.map(() => 0n)
     for (const run of runs) this.push(run)
   }
 
@@ -53,16 +49,17 @@ export class RunTable<Field extends string = string> {
     return this.#counts[run] ?? 0
   }
 
+  /** At most 255; memory has room for 52. */
   order(run: number): number {
     return this.#orders[run] ?? 0
   }
 
   start(field: Field, run: number): bigint {
-    return this.#columns[field].start[run] ?? 0n
+    return this.#starts[this.fields.indexOf(field)]?.[run] ?? 0n
   }
 
   step(field: Field, run: number): number {
-    return this.#columns[field].step[run] ?? 0
+    return this.#steps[this.fields.indexOf(field)]?.[run] ?? 0
   }
 
   /** The value of a field in the last record of a run. */
@@ -70,17 +67,15 @@ export class RunTable<Field extends string = string> {
     return this.start(field, run) + BigInt(this.count(run) - 1) * BigInt(this.step(field, run))
   }
 
-  push(run: Run<Field>): void {
-    invariant(Number.isSafeInteger(run.count) && run.count > 0, `a run of ${run.count} records`)
-    if (this.length === this.#counts.length) this.#grow()
-    this.#counts[this.length] = run.count
-    this.#orders[this.length] = run.order
-    for (const field of this.fields) {
-      this.#columns[field].start[this.length] = run.start[field]
-      this.#columns[field].step[this.length] = run.step[field]
+  push({ count, order, start, step }: Run<Field>): void {
+    invariant(Number.isSafeInteger(count) && count > 0, `a run of ${count} records`)
+    this.#open(count, order)
+    for (const [at, field] of this.fields.entries()) {
+      const column = this.#steps[at] as Float64Array
+      column[this.length - 1] = step[field]
+      ;(this.#starts[at] as BigUint64Array)[this.length - 1] = start[field]
+      this.#last[at] = start[field] + BigInt(count - 1) * BigInt(step[field])
     }
-    this.length++
-    this.total += run.count
   }
 
   /**
@@ -88,23 +83,25 @@ export class RunTable<Field extends string = string> {
    * record of a run sets its step; if the third does not follow, those two begin a run instead.
    */
   append(order: number, record: Readonly<Record<Field, bigint>>): void {
-    const last = this.length - 1
-    if (last >= 0 && this.#orders[last] === order) {
-      if (this.#continues(last, record)) {
-        this.#counts[last] = this.count(last) + 1
+    const run = this.length - 1
+    if (run >= 0 && this.#orders[run] === order) {
+      if (this.#continues(run, record)) {
+        this.#counts[run] = this.count(run) + 1
         this.total++
+        for (let at = 0; at < this.fields.length; at++) this.#last[at] = record[this.fields[at] as Field]
         return
       }
-      if (this.count(last) === 2) {
-        const second = this.#fieldsOf((field) => this.end(field, last))
-        this.#counts[last] = 1
+      if (this.count(run) === 2) {
+        this.#counts[run] = 1
         this.total--
-        this.push({ count: 1, order, start: second, step: this.#fieldsOf(() => 0) })
+        this.#open(1, order)
+        for (let at = 0; at < this.fields.length; at++) this.#begin(at, this.#last[at] ?? 0n)
         this.append(order, record)
         return
       }
     }
-    this.push({ count: 1, order, start: record, step: this.#fieldsOf(() => 0) })
+    this.#open(1, order)
+    for (let at = 0; at < this.fields.length; at++) this.#begin(at, record[this.fields[at] as Field])
   }
 
   /** A run as a plain value. */
@@ -121,15 +118,34 @@ export class RunTable<Field extends string = string> {
     for (let index = 0; index < this.length; index++) yield this.run(index)
   }
 
-  /** A run of one record has no step yet: the second record sets it. */
+  /** Whether a record is the next of the last run. A run of one record has no step yet and takes any. */
   #continues(run: number, record: Readonly<Record<Field, bigint>>): boolean {
-    const steps = this.fields.map((field) => record[field] - this.end(field, run))
-    if (steps.some((step) => step > MAX_STEP || step < -MAX_STEP)) return false
-    if (this.count(run) > 1) {
-      return this.fields.every((field, at) => Number(steps[at]) === this.step(field, run))
+    const first = this.count(run) === 1
+    for (let at = 0; at < this.fields.length; at++) {
+      const step = record[this.fields[at] as Field] - (this.#last[at] ?? 0n)
+      if (first ? step > MAX_STEP || step < -MAX_STEP : Number(step) !== this.#steps[at]?.[run]) return false
     }
-    for (const [at, field] of this.fields.entries()) this.#columns[field].step[run] = Number(steps[at])
+    for (let at = 0; first && at < this.fields.length; at++) {
+      const step = record[this.fields[at] as Field] - (this.#last[at] ?? 0n)
+      ;(this.#steps[at] as Float64Array)[run] = Number(step)
+    }
     return true
+  }
+
+  /** Opens a run; its fields are still to be set. */
+  #open(count: number, order: number): void {
+    if (this.length === this.#counts.length) this.#grow()
+    this.#counts[this.length] = count
+    this.#orders[this.length] = order
+    this.length++
+    this.total += count
+  }
+
+  /** Sets a field of the last run, of one record. */
+  #begin(at: number, value: bigint): void {
+    ;(this.#starts[at] as BigUint64Array)[this.length - 1] = value
+    ;(this.#steps[at] as Float64Array)[this.length - 1] = 0
+    this.#last[at] = value
   }
 
   #fieldsOf<V>(value: (field: Field) => V): Record<Field, V> {
@@ -140,10 +156,9 @@ export class RunTable<Field extends string = string> {
     const capacity = this.#counts.length * 2
     this.#counts = resized(new Float64Array(capacity), this.#counts)
     this.#orders = resized(new Uint8Array(capacity), this.#orders)
-    for (const field of this.fields) {
-      const column = this.#columns[field]
-      column.start = resized(new BigUint64Array(capacity), column.start)
-      column.step = resized(new Float64Array(capacity), column.step)
+    for (let at = 0; at < this.fields.length; at++) {
+      this.#starts[at] = resized(new BigUint64Array(capacity), this.#starts[at] as BigUint64Array)
+      this.#steps[at] = resized(new Float64Array(capacity), this.#steps[at] as Float64Array)
     }
   }
 }

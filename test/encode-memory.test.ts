@@ -2,7 +2,8 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { type PhysAddr, type PhysRange, phys } from '../abi/memory.ts'
-import { PageAllocator, SparseMemory } from '../encode/memory.ts'
+import { SparseMemory } from '../encode/memory.ts'
+import { PageAllocator } from '../encode/page-allocator.ts'
 
 const range = (start: number, end: number): PhysRange => ({ start: phys(start), end: BigInt(end) })
 
