@@ -27,7 +27,6 @@ const rules: Readonly<Record<string, Rule>> = {
       'node:stream/promises': ['image*'],
       'node:events': ['image*'],
       'node:zlib': ['image*', 'kernel-image*'],
-      snappyjs: ['image*'],
       zstddec: ['image*', 'kernel-image*'],
     },
   },
