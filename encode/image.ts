@@ -17,6 +17,18 @@ import {
 } from './image-pieces.ts'
 import { encodeStruct } from './write.ts'
 
+export { type Arch, type ElfOptions, writeElf } from './image-elf.ts'
+export { type KdumpOptions, writeKdump } from './image-kdump.ts'
+export type { KhoNote } from './image-note.ts'
+export {
+  type ImageFile,
+  type Piece,
+  sequential,
+  trimmed,
+  type Unwritable,
+  type WritableMemory,
+} from './image-pieces.ts'
+
 /** Where file sizes end to be exact, and far above what file systems take. */
 const MAX_FILE_BYTES = BigInt(Number.MAX_SAFE_INTEGER)
 
