@@ -123,22 +123,25 @@ export function u32(show: Show): Codec<number> {
 export const address: Codec<bigint> = u64('hex')
 export const size: Codec<bigint> = u64('bytes')
 
-/** 0 to 2^53 - 1, or down to its negative. */
-export function count(least = 0): Codec<number> {
+/** `least` to 2^53 - 1, or to `most`. */
+export function count(least = 0, most = Number.MAX_SAFE_INTEGER): Codec<number> {
   return {
     parse(json, path, problems) {
-      if (typeof json === 'string') {
-        const value = parseInteger(json, path, problems)
-        if (value === undefined) return undefined
-        if (value <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(value)
-        return complain(problems, path, `${json} is too large`)
+      const value = typeof json === 'string' ? parseInteger(json, path, problems) : json
+      if (value === undefined) return undefined
+      const number = typeof value === 'bigint' ? Number(value) : value
+      if (Number.isSafeInteger(number) && least <= (number as number) && (number as number) <= most) {
+        return number as number
       }
-      if (Number.isSafeInteger(json) && (json as number) >= least) return json as number
-      return complain(problems, path, `expected an integer of at least ${least}`)
+      const upTo = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`
+      return complain(problems, path, `expected an integer ${upTo}`)
     },
     print: (value) => value,
   }
 }
+
+/** The order of a unit of pages, up to all of 64 bits of addresses in pages of 4K. */
+export const order: Codec<number> = count(0, 52)
 
 const TOO_LARGE = 'integers above 2^53 - 1 are rounded by JSON; write this one as a hex string, "0x…"'
 

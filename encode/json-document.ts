@@ -34,6 +34,7 @@ import {
   object,
   oneOf,
   optional,
+  order,
   required,
   size,
   text,
@@ -129,7 +130,7 @@ function subtree(pageSize: PageSize, versions: ReleaseVersions): Codec<Subtree> 
     name: required(text),
     at: optional(address),
     size: optional(size),
-    order: optional(count()),
+    order: optional(order),
   }
   const options = { target: { pageSize }, versions }
   for (const component of components) {
@@ -177,7 +178,7 @@ function preserved(pageSize: PageSize): Codec<Preserved> {
 
 const mapChunk = object<MapChunk>({
   at: optional(address),
-  order: required(count()),
+  order: required(order),
   bitmaps: required(
     list(object<MapChunk['bitmaps'][number]>({ phys_start: required(address), at: optional(address) })),
   ),

@@ -6,7 +6,17 @@
 import type { PageSize, Target } from '../abi/layout.ts'
 import type { IntType, Measure, Show, StructType } from '../abi/schema.ts'
 import { elementFields } from './elements.ts'
-import { type Codec, count, list, type Member, object, optional, required, u64 } from './json-codec.ts'
+import {
+  type Codec,
+  count,
+  list,
+  type Member,
+  object,
+  optional,
+  order as orderCodec,
+  required,
+  u64,
+} from './json-codec.ts'
 import { type Run, RunTable, UNPLACED } from './runs.ts'
 import { type UnitTable, unitBytes } from './units.ts'
 
@@ -42,7 +52,7 @@ function runsOf<F extends string>(
   for (const { name, show, measures } of fields) {
     members[name] = placesMemory(measures) ? optional(u64(show)) : required(u64(show))
   }
-  members.order = optional(count())
+  members.order = optional(orderCodec)
   members.count = optional(count(1))
   for (const { name } of fields) members[`${name}_step`] = optional(count(-Number.MAX_SAFE_INTEGER))
   const usualStep = ({ measures }: RunField, order: number): number => {

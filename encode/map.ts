@@ -12,8 +12,17 @@ import type { ArrayType, ChunksEdge, RadixEdge } from '../abi/schema.ts'
 import { setBits } from './bits.ts'
 import type { MapChunk, RadixPage } from './handover.ts'
 import type { Site } from './site.ts'
-import { neighbourRuns, type UnitRun, type UnitTable, unitBytes, unitRun } from './units.ts'
+import { largestOrder, neighbourRuns, type UnitRun, type UnitTable, unitBytes, unitRun } from './units.ts'
 import { encodeStruct } from './write.ts'
+
+/** Most bytes of a map: at 4K pages the bits of order 0 for 8 TiB in one piece. */
+const MAX_MAP_BYTES = 2 ** 28
+
+/** Nothing is written of a map that is too large. */
+function tooLarge(site: Site, path: Path): PhysAddr {
+  site.report(path, `the map of these units takes more than ${MAX_MAP_BYTES} bytes`)
+  return phys(0)
+}
 
 /** All units of several tables in runs of neighbours; one that is not aligned to its size is a problem. */
 function* alignedRuns(site: Site, tables: readonly UnitTable[], path: Path): Generator<UnitRun> {
@@ -21,7 +30,7 @@ function* alignedRuns(site: Site, tables: readonly UnitTable[], path: Path): Gen
   for (const table of tables) {
     for (let at = 0; at < table.length; at++) {
       for (const run of neighbourRuns(unitRun(table, at), pageSize)) {
-        if (run.order > 64 - pageShift(pageSize)) {
+        if (run.order > largestOrder(pageSize)) {
           site.report(path, `a unit of order ${run.order} is larger than memory`)
         } else if (run.start % BigInt(unitBytes(run.order, pageSize)) === 0n) yield run
         else site.report(path, `${hex(run.start)} is not aligned to a unit of order ${run.order}`)
@@ -67,7 +76,9 @@ export function writeChunkMap(
       bits: new Uint8Array(bitmapBytes),
     })),
   }))
-  if (!site.surveying) fillWindows(site, edge, chunks, alignedRuns(site, tables, path))
+  if (!site.surveying && !fillWindows(site, edge, chunks, alignedRuns(site, tables, path))) {
+    return tooLarge(site, path)
+  }
   const places = chunks.map((chunk, index) => site.page(chunk.at, [...path, 'chunks', { index }]))
   for (const [index, chunk] of chunks.entries()) {
     const inside = [...path, 'chunks', { index }]
@@ -90,17 +101,21 @@ export function writeChunkMap(
   return places[0] ?? phys(0)
 }
 
-/** Sets the units' bits; opens bitmaps and chunks for those that no given one covers. */
-function fillWindows(site: Site, edge: ChunksEdge, chunks: OpenChunk[], runs: Iterable<UnitRun>): void {
+/** Sets the units' bits; opens bitmaps and chunks for those that no given one covers. False if they are too many. */
+function fillWindows(site: Site, edge: ChunksEdge, chunks: OpenChunk[], runs: Iterable<UnitRun>): boolean {
   const windowBits = layoutOf(edge.bitmap, site.target).size * 8
+  let bytes = 0
   const orders = new Map<number, WindowsOfOrder>()
   for (const run of runs) {
     const unit = BigInt(unitBytes(run.order, site.target.pageSize))
     const windows = orders.get(run.order) ?? new WindowsOfOrder(chunks, run.order, unit, windowBits)
     orders.set(run.order, windows)
     for (let done = 0; done < run.count; ) {
+      if (bytes > MAX_MAP_BYTES) return false
       const start = run.start + BigInt(done) * unit
+      const before = windows.nrOpened
       const window = windows.covering(start)
+      bytes += ((windows.nrOpened - before) * windowBits) / 8
       const bit = Number((start - window.physStart) / unit)
       const part = Math.min(run.count - done, windowBits - bit)
       setBits(window.bits, bit, part)
@@ -112,6 +127,7 @@ function fillWindows(site: Site, edge: ChunksEdge, chunks: OpenChunk[], runs: It
   for (const order of [...orders.keys()].sort((a, b) => a - b)) {
     for (const window of orders.get(order)?.opened() ?? []) roomFor(chunks, order, capacity).push(window)
   }
+  return true
 }
 
 /** The bitmaps of one order by the memory that they cover. */
@@ -146,6 +162,10 @@ class WindowsOfOrder {
     this.#aligned.set(physStart, window)
     this.#opened.push(window)
     return window
+  }
+
+  get nrOpened(): number {
+    return this.#opened.length
   }
 
   /** Those that no given chunk holds, ascending. */
@@ -187,7 +207,9 @@ export function writeRadixMap(
   for (const { path: indexes } of given) {
     if (!tree.reach(indexes)) site.report([...path, 'nodes', indexes.join('/')], tree.shapeMessage)
   }
-  if (!site.surveying) for (const run of alignedRuns(site, tables, path)) tree.add(run)
+  for (const run of site.surveying ? [] : alignedRuns(site, tables, path)) {
+    if (!tree.add(run)) return tooLarge(site, path)
+  }
   return tree.write(tree.root, [...path, 'nodes']) ?? phys(0)
 }
 
@@ -199,6 +221,7 @@ class RadixTree {
   readonly #leafLog2: number
   readonly #tableLog2: number
   readonly #depth: number
+  #nrPages = 0
   #lastLeaf: { prefix: bigint; bits: Uint8Array } | undefined
 
   constructor(site: Site, edge: RadixEdge, given: readonly RadixPage[]) {
@@ -229,17 +252,19 @@ class RadixTree {
     return node
   }
 
-  /** Sets the bits of a run's keys, which are as consecutive as its units. */
-  add({ start, order, count }: UnitRun): void {
+  /** Sets the bits of a run's keys, which are as consecutive as its units. False if they are too many. */
+  add({ start, order, count }: UnitRun): boolean {
     const leafBits = 2 ** this.#leafLog2
     const unit = BigInt(pageShift(this.#site.target.pageSize) + order)
     for (let done = 0; done < count; ) {
+      if (this.#nrPages * this.#site.target.pageSize > MAX_MAP_BYTES) return false
       const key = radixKey(start + (BigInt(done) << unit), order, this.#site.target.pageSize)
       const bit = Number(key % BigInt(leafBits))
       const part = Math.min(count - done, leafBits - bit)
       setBits(this.#leaf(key >> BigInt(this.#leafLog2)), bit, part)
       done += part
     }
+    return true
   }
 
   /** Writes a node after its children; returns its address. */
@@ -273,6 +298,7 @@ class RadixTree {
   }
 
   #open(path: readonly number[]): OpenNode {
+    this.#nrPages++
     const isLeaf = path.length === this.#depth - 1
     const bits = isLeaf ? new Uint8Array(layoutOf(this.#edge.leaf, this.#site.target).size) : undefined
     return { path, at: this.#given.get(path.join('/')), children: new Map(), bits }

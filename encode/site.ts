@@ -154,9 +154,14 @@ export class Site {
     if (!this.#surveying) this.#fills.push({ range: { start: phys(start), end: start + length }, fill })
   }
 
-  /** Makes whole pages part of the memory without anything in them. */
+  /** Makes whole pages part of the memory without anything in them, as far as there is RAM. */
   clear(start: bigint, length: bigint): void {
-    this.fill(start, length, () => {})
+    if (this.#surveying) return
+    const { state, until } = this.memory.openEnded
+      ? { state: 'present', until: start + length }
+      : this.memory.presence(phys(start))
+    const end = start + length < until ? start + length : until
+    if (state === 'present') this.fill(start, end - start, () => {})
   }
 
   /** Puts the contents of all ranges into the memory. */

@@ -24,6 +24,11 @@ export function unitBytes(order: number, pageSize: PageSize): number {
   return pageSize * 2 ** order
 }
 
+/** The order of a unit that is all of 64 bits of addresses. */
+export function largestOrder(pageSize: PageSize): number {
+  return 64 - pageShift(pageSize)
+}
+
 /** Builds a table of units from runs of neighbours: `count` units of 2^order pages from `start` on. */
 export function unitTable(
   pageSize: PageSize,

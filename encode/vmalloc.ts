@@ -14,8 +14,11 @@ import { writeFolios } from './folios.ts'
 import type { Content, VmallocList } from './handover.ts'
 import type { RunTable } from './runs.ts'
 import type { Site } from './site.ts'
-import { splitPages, type UnitRun, unitBytes, unitRun } from './units.ts'
+import { largestOrder, splitPages, type UnitRun, unitBytes, unitRun } from './units.ts'
 import { encodeStruct } from './write.ts'
+
+/** Most bytes of one array: 64 GiB lists the folios of a file of 16 TiB in pages of 4K. */
+const MAX_ARRAY_BYTES = 2 ** 36
 
 /** The descriptor's fields, as far as the list decides them, and the number of its elements. */
 export interface WrittenVmalloc {
@@ -32,13 +35,28 @@ export function writeVmalloc(
   content: Content | undefined,
   path: Path,
 ): WrittenVmalloc {
-  if (!list.records) return { first: list.first ?? 0n, total_pages: list.total_pages ?? 0, count: 0n }
-  const records = writeFolios(site, edge.element, list.records, content, path)
+  const nothing = { first: list.first ?? 0n, total_pages: list.total_pages ?? 0, count: 0n }
   const order = list.order ?? 0
+  if (!list.records) return nothing
+  if (order > largestOrder(site.target.pageSize)) {
+    site.report([...path, 'order'], `a group of order ${order} is larger than memory`)
+    return nothing
+  }
+  if (list.records.total * elementSize(edge.element, site.target) > MAX_ARRAY_BYTES) {
+    site.report(
+      path,
+      `${list.records.total} records are more than an array of ${MAX_ARRAY_BYTES} bytes holds`,
+    )
+    return nothing
+  }
+  const records = writeFolios(site, edge.element, list.records, content, path)
   const bytes = records.total * elementSize(edge.element, site.target)
-  const needed = Math.ceil(bytes / unitBytes(order, site.target.pageSize))
-  const nrGroups = Math.max(needed, list.pages?.total ?? 0)
-  if (nrGroups === 0) return { first: list.first ?? 0n, total_pages: list.total_pages ?? 0, count: 0n }
+  const nrGroups = Math.max(Math.ceil(bytes / unitBytes(order, site.target.pageSize)), list.pages?.total ?? 0)
+  if (nrGroups === 0) return nothing
+  if (nrGroups * unitBytes(order, site.target.pageSize) > MAX_ARRAY_BYTES) {
+    site.report(path, `${nrGroups} groups of 2^${order} pages are more than ${MAX_ARRAY_BYTES} bytes`)
+    return nothing
+  }
   const groups = placeGroups(site, list, nrGroups, order, path)
   if (groups && !site.surveying) writePages(site, edge, records, groups, order, path)
   const first = writeChunks(site, edge, list, groups, nrGroups, path)
@@ -104,11 +122,15 @@ function writePages(
     const group = groups[Math.floor(position / groupBytes)] ?? 0n
     return group + BigInt(position % groupBytes) - BigInt(position % pageSize)
   }
-  for (let position = 0; position < groups.length * groupBytes; position += pageSize) {
-    const pa = pageOf(position)
-    if (position < length && !site.checkRam(pa, BigInt(pageSize), path)) return
-    if (position < length) site.memory.page(phys(pa))
-    else if (site.isRam(pa, BigInt(pageSize))) site.clear(pa, BigInt(pageSize))
+  for (let at = 0; at < length; at += pageSize) {
+    const pa = pageOf(at)
+    if (!site.checkRam(pa, BigInt(pageSize), path)) return
+    site.memory.page(phys(pa))
+  }
+  for (const [group, start] of groups.entries()) {
+    const used =
+      Math.ceil(Math.min(groupBytes, Math.max(0, length - group * groupBytes)) / pageSize) * pageSize
+    if (used < groupBytes) site.clear(start + BigInt(used), BigInt(groupBytes - used))
   }
   let position = 0
   writeElements(site, edge.element, records, path, (bytes) => {

@@ -102,6 +102,9 @@ function layContent(
   }
 }
 
+/** Largest buffer in which an FDT that nobody declares is made. */
+const MAX_FDT_BUFFER = 2 ** 20
+
 /** What the node of a subtree says of its blob. */
 interface Blob {
   readonly name: Subtree['name']
@@ -120,13 +123,13 @@ function writeBlob(context: RecordContext, subtree: Subtree, index: number): Blo
   }
   if (at === 0n) return { name, pa: 0n, size: size ?? BigInt(body.totalsize) }
   const order = subtree.order ?? orderOf(body.buffer.length, site.target.pageSize)
-  const unit = new Uint8Array(unitBytes(order, site.target.pageSize))
-  if (body.totalsize > unit.length) {
+  const unit = unitBytes(order, site.target.pageSize)
+  if (body.totalsize > unit) {
     site.report([...path, 'order'], `${body.totalsize} bytes do not fit a unit of order ${order}`)
   }
-  unit.set(body.buffer.subarray(0, unit.length))
   const pa = site.unit(at, order, path)
-  site.write(pa, unit, path, Math.min(body.totalsize, unit.length))
+  site.write(pa, body.buffer.subarray(0, unit), path, Math.min(body.totalsize, unit))
+  if (pa !== undefined) site.clear(pa, BigInt(unit))
   return { name, pa: pa ?? 0n, size: size ?? BigInt(body.totalsize) }
 }
 
@@ -139,7 +142,8 @@ function blobBody(context: RecordContext, subtree: Subtree, path: Path): BuiltFd
   if (component) return componentBody(context, component, records[component.key])
   if (subtree.bytes) return { buffer: subtree.bytes, totalsize: subtree.bytes.length }
   if (!subtree.fdt) return undefined
-  const built = buildFdt(subtree.fdt, 'sequential', unitBytes(subtree.order ?? 0, pageSize))
+  const buffer = Math.min(unitBytes(subtree.order ?? 0, pageSize), MAX_FDT_BUFFER)
+  const built = buildFdt(subtree.fdt, 'sequential', buffer)
   if (!built) context.site.report(path, 'the FDT does not fit its unit; give a larger order')
   return built ?? { buffer: new Uint8Array(pageSize), totalsize: 0 }
 }

@@ -3,6 +3,7 @@ import type { PageSize } from '../../abi/layout.ts'
 import type { PhysAddr, PhysicalMemory } from '../../abi/memory.ts'
 import type { ReleaseVersions } from '../../abi/registry.ts'
 import { HANDOVER_SCHEMA, type HandoverDocument, type Luo, type Subtree } from '../../encode/handover.ts'
+import { RunTable, UNPLACED } from '../../encode/runs.ts'
 import { type WrittenHandover, writeHandover } from '../../encode/write-handover.ts'
 import { readHandover, type Source } from './handover-reader.ts'
 
@@ -26,6 +27,76 @@ export function machine(
     root: {},
     subtrees,
   }
+}
+
+/** Versions of Linux 7.2 and 7.3. */
+export const NEWEST = {
+  kho: 'kho-v4',
+  luo: 'luo-v5',
+  memblock: 'memblock-v1',
+  'kexec-metadata': 'kexec-metadata-1',
+  'kho-test': 'kho-test-v1',
+} as const
+
+/** One of everything, nothing with an address. */
+export function oneOfEverything(): HandoverDocument {
+  const folios = new RunTable(
+    ['pfn', 'flags', 'index'],
+    [
+      {
+        count: 3,
+        order: 2,
+        start: { pfn: UNPLACED, flags: 3n, index: 0n },
+        step: { pfn: 0, flags: 0, index: 4 },
+      },
+    ],
+  )
+  const memfd = {
+    pos: 7n,
+    size: 40000n,
+    seals: 6,
+    folios: { records: folios },
+    content: new Uint8Array(40000).fill(0x5a),
+  }
+  const files = {
+    entries: [
+      { compatible: 'memfd-v2', token: 2n ** 64n - 1n, memfd },
+      { compatible: 'other', token: 0n, data: 0x123n },
+    ],
+  }
+  return machine(4096, NEWEST, [
+    {
+      name: 'memblock',
+      memblock: {
+        reserve_mem: {
+          entries: [
+            { name: 'trace', size: 0x6000n, content: [{ offset: 0x5fffn, content: Uint8Array.of(1) }] },
+          ],
+        },
+      },
+    },
+    {
+      name: 'LUO',
+      luo: {
+        liveupdate_num: 9n,
+        sessions: { entries: [{ name: 'a', files }, { name: 'b' }] },
+        flbs: { entries: [{ name: 'f', data: 1n, count: 2n }] },
+      },
+    },
+    {
+      name: 'kho_test',
+      kho_test: {
+        csum: 5,
+        folios_info: {
+          records: new RunTable(
+            ['value'],
+            [{ count: 2, order: 3, start: { value: UNPLACED }, step: { value: 0 } }],
+          ),
+        },
+      },
+    },
+    { name: 'kexec-metadata', kexec_metadata: { previous_release: '7.2.13', kexec_count: 4 } },
+  ])
 }
 
 export const luoOnly = (luo: Luo): readonly Subtree[] => [{ name: 'LUO', luo }]
