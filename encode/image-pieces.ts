@@ -2,6 +2,7 @@
  * What the container writers have in common: runs of memory by state, and files as pieces in ascending
  * order. What lies between pieces is zeros, so that a file gets holes and a pipe a plain stream.
  */
+import { firstIndex } from '../abi/bisect.ts'
 import { type PhysAddr, type PhysicalMemory, type PhysRange, type Presence, phys } from '../abi/memory.ts'
 
 /** Memory to be written. Any opened image, and the encoder's own sparse memory. */
@@ -84,14 +85,7 @@ export function trimmed(
 }
 
 function firstEndingAfter(ranges: readonly PhysRange[], pa: bigint): number {
-  let low = 0
-  let high = ranges.length
-  while (low < high) {
-    const middle = (low + high) >> 1
-    if ((ranges[middle] as PhysRange).end <= pa) low = middle + 1
-    else high = middle
-  }
-  return low
+  return firstIndex(ranges.length, (index) => (ranges[index] as PhysRange).end > pa)
 }
 
 /** The bytes of a present run as pieces, the run's first byte at `offset`. */

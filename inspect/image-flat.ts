@@ -4,6 +4,7 @@
  *
  * Source: makedumpfile IMPLEMENTATION and makedumpfile.h; QEMU dump/dump.c: write_buffer().
  */
+import { firstIndex } from '../abi/bisect.ts'
 import {
   FLAT_END,
   FLAT_HEADER_BYTES,
@@ -90,19 +91,22 @@ interface Layers {
   readonly end: number
 }
 
+function endOf({ offset, length }: Piece): number {
+  return offset + length
+}
+
 function separate(pieces: readonly Piece[]): Layers {
   const disjoint: Piece[] = []
   const overwrites: Piece[] = []
   let [covered, end] = [0, 0]
   for (const piece of [...pieces].sort((a, b) => a.offset - b.offset)) {
-    const pieceEnd = piece.offset + piece.length
-    end = Math.max(end, pieceEnd)
+    end = Math.max(end, endOf(piece))
     if (piece.offset < covered) {
       overwrites.push(piece)
       continue
     }
     disjoint.push(piece)
-    covered = pieceEnd
+    covered = endOf(piece)
   }
   return { disjoint, overwrites, end }
 }
@@ -133,7 +137,7 @@ class FlattenedSource implements ByteSource {
     let readable = covered
     for (const piece of pieces) {
       const from = Math.max(piece.offset, offset)
-      const want = Math.min(piece.offset + piece.length, offset + covered) - from
+      const want = Math.min(endOf(piece), offset + covered) - from
       if (want <= 0) continue
       const target = out.subarray(from - offset, from - offset + want)
       const got = this.#outer.read(piece.at + (from - piece.offset), target)
@@ -155,26 +159,14 @@ class FlattenedSource implements ByteSource {
   #piecesIn(start: number, end: number): Piece[] {
     const { disjoint, overwrites } = this.#layers
     const found: Piece[] = []
-    for (let index = this.#firstEndingAfter(start); ; index += 1) {
+    const endsAfter = (index: number): boolean => endOf(disjoint[index] as Piece) > start
+    for (let index = firstIndex(disjoint.length, endsAfter); ; index += 1) {
       const piece = disjoint[index]
       if (!piece || piece.offset >= end) break
       found.push(piece)
     }
-    const over = overwrites.filter((piece) => piece.offset < end && start < piece.offset + piece.length)
+    const over = overwrites.filter((piece) => piece.offset < end && start < endOf(piece))
     return over.length > 0 ? [...found, ...over].sort((a, b) => a.at - b.at) : found
-  }
-
-  #firstEndingAfter(offset: number): number {
-    const { disjoint } = this.#layers
-    let low = 0
-    let high = disjoint.length
-    while (low < high) {
-      const middle = (low + high) >> 1
-      const piece = disjoint[middle] as Piece
-      if (piece.offset + piece.length <= offset) low = middle + 1
-      else high = middle
-    }
-    return low
   }
 }
 
@@ -183,7 +175,7 @@ function coveredBytes(pieces: readonly Piece[], offset: number, length: number):
   let end = offset
   for (const piece of [...pieces].sort((a, b) => a.offset - b.offset)) {
     if (piece.offset > end) break
-    end = Math.max(end, piece.offset + piece.length)
+    end = Math.max(end, endOf(piece))
   }
   return Math.min(length, end - offset)
 }

@@ -2,6 +2,7 @@
  * Physical memory made of pieces of files: what flat raw, ELF core, LiME and debugfs images come down
  * to. Extents are sorted and disjoint, so that a lookup is a bisection.
  */
+import { firstIndex } from '../abi/bisect.ts'
 import { MAX_OVERLAPPING_SEGMENTS } from '../abi/container.ts'
 import type { FilePosition, PhysAddr, PhysicalMemory, PhysRange, Presence } from '../abi/memory.ts'
 import { phys } from '../abi/memory.ts'
@@ -245,14 +246,7 @@ export class SegmentMemory implements PhysicalMemory {
 
   /** Index of the last extent that starts at or below `pa`; -1 if there is none. */
   #bisect(pa: bigint): number {
-    let low = 0
-    let high = this.#extents.length
-    while (low < high) {
-      const middle = (low + high) >> 1
-      if ((this.#extents[middle] as Extent).start <= pa) low = middle + 1
-      else high = middle
-    }
-    return low - 1
+    return firstIndex(this.#extents.length, (index) => (this.#extents[index] as Extent).start > pa) - 1
   }
 
   #nextStart(pa: bigint): bigint {
