@@ -27,7 +27,7 @@ class MapBuilder {
   readonly pages: MapPage[] = []
   readonly windows = new Map<number, Window[]>()
   /** Pages that pointers lead to but the image does not hold. */
-  missing = 0
+  readonly missing: MapPage[] = []
   /** Whether the walk has cost all that it may. */
   isSpent = false
   readonly #visited = new Map<bigint, MapPage>()
@@ -77,7 +77,7 @@ class MapBuilder {
     const read = readBytes(this.#context.memory, page.pa, page.length)
     if ('unreadable' in read) {
       this.#context.faults.addUnreadable(place, page.length, read.unreadable)
-      this.missing += 1
+      this.missing.push(page)
       return undefined
     }
     if (page.role === 'bitmap' || page.role === 'leaf') {
@@ -219,6 +219,12 @@ function addBitmap(
   const shift = pageShift(target.pageSize)
   const pointerPa = phys(entryPa + BigInt(fieldOf(khoserMemBitmapPtr, 'bitmap', target).offset))
   if (!builder.aligned(entry.phys_start, target.pageSize, place, entryPa)) return
+  if (entry.bitmap === 0n) {
+    const message = 'entry of the map without a bitmap'
+    const details = { pa: pointerPa, length: 8, message, expected: 'an address', found: '0x0' }
+    context.faults.add(place, 'ADDRESS_NULL', details)
+    return
+  }
   const page: MapPage = {
     pa: phys(entry.bitmap),
     length: size,
@@ -294,7 +300,9 @@ class RadixWalk {
       return
     }
     if ((bytes[0] as number) & 1) this.#badKey(pa, place, 'key 0 is set, which has no marker bit')
-    for (let marker = 0; marker < leafLog2; marker++) {
+    if ((bytes[0] as number) & 2)
+      this.#badKey(pa, place, 'key 1 is set, which would be all memory there can be')
+    for (let marker = 1; marker < leafLog2; marker++) {
       const order = order0Log2 - marker
       this.#builder.add(order, { ...window, basePfn: 0, firstBit: 2 ** marker, bits: 2 ** marker })
     }

@@ -54,7 +54,7 @@ export interface PreservedSummary {
 export interface WalkedMap {
   readonly pages: readonly MapPage[]
   readonly windows: ReadonlyMap<number, Window[]>
-  readonly missing: number
+  readonly missing: readonly MapPage[]
 }
 
 /** Windows of one order do not overlap in a sound map; in others this many are asked for one unit. */
@@ -63,7 +63,7 @@ const OVERLAPPING_WINDOWS = 8
 export class PreservedMap {
   readonly pages: readonly MapPage[]
   /** Pages of the map that the image does not hold: what they list is not known. */
-  readonly missing: number
+  readonly missing: readonly MapPage[]
   readonly pageSize: number
   readonly edge: ChunksEdge | RadixEdge
   readonly #target: Target

@@ -83,6 +83,7 @@ function tryReading(
     judged.push({ points, reason })
   }
   judgeWalk(faults, judge)
+  judgeAlignment(target, facts, judge)
   judgePreserved(map, target, facts, judge)
   if (edge.kind === 'chunks') judgeBitmaps(map, edge, target, judge)
   judged.sort((a, b) => Math.abs(b.points) - Math.abs(a.points))
@@ -93,16 +94,26 @@ function tryReading(
 
 type Judge = (points: number, reason: string) => void
 
+/** One wrong pointer in the right reading can meet as many faults as a wrong reading, so their number says little. */
 function judgeWalk(faults: FaultList, judge: Judge): void {
   const found = faults.list()
   const broken = found.filter((fault) => fault.severity === 'error')
   const missing = found.length - broken.length
   if (broken.length > 0)
     judge(
-      -20 * Math.min(broken.length, 20),
+      -20 - Math.min(broken.length, 20),
       `the walk meets ${count(broken.length, 'fault')}: ${broken[0]?.message}`,
     )
   if (missing > 0) judge(-2 * Math.min(missing, 20), `${count(missing, 'page')} of the map not in the image`)
+}
+
+/** The root FDT and the blobs of the kernel's own subsystems have pages of their own. */
+function judgeAlignment({ pageSize }: Target, { fdt, blobs }: MapFacts, judge: Judge): void {
+  const isInside = (pa: bigint): boolean => pa % BigInt(pageSize) !== 0n
+  if (fdt !== undefined && isInside(fdt)) judge(-50, `the root FDT ${hex(fdt)} does not start at a page`)
+  const inside = blobs.filter(isInside)
+  if (inside.length > 0)
+    judge(-20 * inside.length, `${count(inside.length, 'subsystem blob')} not at the start of a page`)
 }
 
 /** The root FDT's page and each blob's first page are preserved in every sound image; scratch never is. */
@@ -137,7 +148,8 @@ function unitsIn(map: PreservedMap, ranges: readonly PhysRange[]): number {
 
 /** Bitmap addresses and windows: what only one of the two bitmap sizes of kho-v1 can explain. */
 function judgeBitmaps(map: PreservedMap, edge: ChunksEdge, target: Target, judge: Judge): void {
-  const bitmaps = map.pages.filter((page) => page.role === 'bitmap')
+  // Where a bitmap lies says what size it has, whether the image holds it or not.
+  const bitmaps = [...map.pages, ...map.missing].filter((page) => page.role === 'bitmap')
   const { size } = layoutOf(edge.bitmap, target)
   const unaligned = bitmaps.filter((page) => page.pa % BigInt(size) !== 0n).length
   const wholePages = bitmaps.filter((page) => page.pa % BigInt(target.pageSize) === 0n).length

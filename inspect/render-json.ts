@@ -132,7 +132,7 @@ function preservedToJson(map: PreservedMap): Json {
     extent_count: extentCount,
     ...(firstExtent && { first_extent: extent(firstExtent) }),
     ...(lastExtent && { last_extent: extent(lastExtent) }),
-    ...(map.missing > 0 && { missing_map_pages: map.missing }),
+    ...(map.missing.length > 0 && { missing_map_pages: map.missing.length }),
   }
 }
 
