@@ -7,7 +7,7 @@ import {
   declaredStructs,
   versionChecks,
 } from '../inspect/abi-check.ts'
-import { type CheckReport, differingStructs, renderCheck } from '../inspect/abi-check-text.ts'
+import { type CheckReport, hasFindings, renderCheck } from '../inspect/abi-check-text.ts'
 import { findConstants, findStructs, isBtfProblem, openBtf } from '../inspect/btf.ts'
 import { isProblem, openFile } from '../inspect/image-source.ts'
 import { findKernelBtf } from '../inspect/kernel-image.ts'
@@ -26,7 +26,7 @@ export async function checkKernel(args: AbiArguments, terminal: Terminal): Promi
   }
   if (args.json) printJson({ schema: 'kho-inspect/abi-check@1', ...report }, terminal)
   else terminal.out(renderCheck(report, terminal.paint))
-  return differingStructs(report).length > 0 ? ExitCode.FINDINGS : ExitCode.OK
+  return hasFindings(report) ? ExitCode.FINDINGS : ExitCode.OK
 }
 
 /** The report, or one line that says why there is none. */

@@ -63,7 +63,10 @@ function findingsText(names: readonly string[], findings: readonly Finding[], { 
   const rows = findings.map(
     ({ severity, rule, file, line, message }): Row => [`${file}:${line}`, severity, rule, message],
   )
-  const summary = `${count('error')} errors, ${count('warning')} warnings, ${count('note')} notes`
+  const counted = (severity: Finding['severity']): string => {
+    return `${count(severity)} ${severity}${count(severity) === 1 ? '' : 's'}`
+  }
+  const summary = [counted('error'), counted('warning'), counted('note')].join(', ')
   const failed = count('error') + count('warning') > 0
   const table = rows.length > 0 ? `${alignedTable(COLUMNS, rows, { paint, indent: '' })}\n\n` : ''
   return `${table}${paint.title(names.join(' -> '))}: ${failed ? paint.fault(summary) : paint.good(summary)}\n`

@@ -20,8 +20,19 @@ export interface CheckReport {
 }
 
 /** Structs that are there and do not match any declared form. */
-export function differingStructs({ structs }: Pick<CheckReport, 'structs'>): readonly StructCheck[] {
+function differingStructs({ structs }: CheckReport): readonly StructCheck[] {
   return structs.filter(({ status }) => status === 'differs')
+}
+
+/** Constants with a value that no declared version gives them. */
+function differingConstants({ constants }: CheckReport): readonly ConstantCheck[] {
+  return constants.filter(({ versions }) => versions.length === 0)
+}
+
+/** A struct or constant that differs, or structs that match for different page sizes only. */
+export function hasFindings(report: CheckReport): boolean {
+  const differing = differingStructs(report).length + differingConstants(report).length
+  return differing > 0 || report.pageSizes.length === 0
 }
 
 const COLUMNS: readonly Column[] = [
@@ -82,6 +93,12 @@ function verdict(report: CheckReport, paint: Paint): string {
     const names = differing.map(({ name }) => name).join(', ')
     return paint.fault(`${differing.length} of ${present.length} structs match no declared version: ${names}`)
   }
+  const constants = differingConstants(report).map(({ name }) => name)
+  if (constants.length > 0) {
+    return paint.fault(`no declared version gives these values: ${constants.join(', ')}`)
+  }
+  if (report.pageSizes.length === 0)
+    return paint.fault('the structs match, but not all for the same page size')
   if (present.length === 0) return paint.warn('no declared struct is there')
   return paint.good(`all ${present.length} structs that are there match`)
 }

@@ -202,15 +202,18 @@ function differingStruct(
 ): readonly Finding[] {
   const tried = against.map((form) => ({ form, differences: differencesOf(form, tag, tree) }))
   if (tried.some(({ differences }) => differences.length === 0)) return []
-  const other = forms.find((form) => differencesOf(form, tag, tree).length === 0)
   const nearest = tried.reduce((best, one) => (one.differences.length < best.differences.length ? one : best))
   const versions = nearest.form.versions.join(', ')
-  const instead = other ? ` It is laid out as in ${other.versions.join(', ')}.` : ''
-  return nearest.differences.map((difference): Finding => {
-    const { where, expected, found, pageSize } = difference
+  const other = forms.find((form) => differencesOf(form, tag, tree).length === 0)
+  const rule = { rule: 'STRUCT_DIFFERS', severity: 'error', ...place } as const
+  if (other) {
+    const message = `struct ${tag} is laid out as in ${other.versions.join(', ')}, this tree states the version of ${versions}`
+    return [{ ...rule, message }]
+  }
+  return nearest.differences.map(({ where, expected, found, pageSize }): Finding => {
     const at = pageSize === undefined ? '' : ` at ${formatPageSize(pageSize)} pages`
-    const message = `${where} differs from ${versions}, whose version this tree states: expected ${expected}, found ${found}${at}.${instead}`
-    return { rule: 'STRUCT_DIFFERS', severity: 'error', ...place, message }
+    const message = `${where} differs from ${versions}, whose version this tree states: expected ${expected}, found ${found}${at}`
+    return { ...rule, message }
   })
 }
 

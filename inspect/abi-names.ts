@@ -69,13 +69,17 @@ export function releaseNamed(document: AbiDocument, name: string): ReleaseDescri
   return document.releases.find((release) => release.name === (known?.name ?? name))
 }
 
-/** Names that come near, for a message about an unknown one. */
+/** Names of the same family, for a message about an unknown one. */
 export function similarNames(document: AbiDocument, name: string): readonly string[] {
-  const known = [
-    ...Object.keys(document.versions),
-    ...document.releases.map((release) => release.name),
-    ...Object.keys(document.components),
-  ]
-  const family = name.toLowerCase().replace(/[-v0-9./]+$/, '')
-  return known.filter((candidate) => family !== '' && candidate.startsWith(family))
+  const known = [...Object.keys(document.versions), ...document.releases.map((release) => release.name)]
+  const family = familyOf(name)
+  return [...new Set(known)].filter((candidate) => family !== '' && familyOf(candidate) === family)
+}
+
+/** `kho` of `kho-v1/bitmap-512`, `linux` of `linux-7.2`. */
+function familyOf(name: string): string {
+  return name
+    .toLowerCase()
+    .replace(/\/.*$/, '')
+    .replace(/[-v0-9.]+$/, '')
 }

@@ -67,9 +67,9 @@ export class Definitions implements Scope {
   constructor(headers: readonly KernelHeader[], included: readonly KernelHeader[], pageSize: PageSize) {
     this.#pageSize = pageSize
     for (const header of [...headers, ...included].toReversed()) {
-      for (const enumerator of header.enumerators) this.#enumerators.set(enumerator.name, enumerator)
-      for (const struct of header.structs) this.#structs.set(struct.tag, struct)
-      for (const typedef of header.typedefs) this.#typedefs.set(typedef.name, typedef)
+      for (const one of header.enumerators.toReversed()) this.#enumerators.set(one.name, one)
+      for (const one of header.structs.toReversed()) this.#structs.set(one.tag, one)
+      for (const one of header.typedefs.toReversed()) this.#typedefs.set(one.name, one)
     }
     for (const define of included.flatMap(({ defines }) => defines).toReversed())
       this.#defines.set(define.name, define)
