@@ -7,9 +7,9 @@
  */
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
-import { type FilePosition, type PhysAddr, parseAddress } from '../abi/memory.ts'
+import { type PhysAddr, parseAddress } from '../abi/memory.ts'
 import { arrangeExtents, type OpenedMemory, SegmentMemory } from './image-segments.ts'
-import { type ByteSource, isProblem, type Problem, systemError } from './image-source.ts'
+import { BytesSource, isProblem, type Problem, systemError } from './image-source.ts'
 
 /** One direction of debugfs kho: what came in from the kernel before, or what goes out to the next. */
 export interface DebugfsTree {
@@ -95,41 +95,12 @@ function readTree(
     files.set(blob, file)
   }
   const placeBlob = (pa: PhysAddr, bytes: Uint8Array): void => {
-    const source = new BlobSource(files.get(bytes), bytes)
+    const source = new BytesSource(files.get(bytes), bytes)
     const extent = { start: pa, end: pa + BigInt(bytes.length), source, offset: 0 }
     const sorted = arrangeExtents([...memory.extents, extent])
     if (sorted) memory.replaceExtents(sorted.arranged)
   }
   return { direction, fdt, blobs, scratch: readScratch(path, warnings), placeBlob }
-}
-
-/** Bytes in memory that were read from a file, or (without a name) made up from one. */
-class BlobSource implements ByteSource {
-  readonly name: string
-  readonly #file: string | undefined
-  readonly #bytes: Uint8Array
-
-  constructor(file: string | undefined, bytes: Uint8Array) {
-    this.name = file ?? 'blob'
-    this.#file = file
-    this.#bytes = bytes
-  }
-
-  get size(): number {
-    return this.#bytes.length
-  }
-
-  read(offset: number, out: Uint8Array): number {
-    const piece = this.#bytes.subarray(offset, offset + out.length)
-    out.set(piece)
-    return piece.length
-  }
-
-  position(offset: number): FilePosition | undefined {
-    return this.#file === undefined ? undefined : { file: this.#file, offset }
-  }
-
-  close(): void {}
 }
 
 /** `scratch_phys` and `scratch_len`: one number a line, in the order of the areas. */

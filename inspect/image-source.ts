@@ -106,6 +106,35 @@ class FileSource implements ByteSource {
   }
 }
 
+/** Bytes in memory that were read from a file, or (without a name) made up from one. */
+export class BytesSource implements ByteSource {
+  readonly name: string
+  readonly #file: string | undefined
+  readonly #bytes: Uint8Array
+
+  constructor(file: string | undefined, bytes: Uint8Array) {
+    this.name = file ?? 'blob'
+    this.#file = file
+    this.#bytes = bytes
+  }
+
+  get size(): number {
+    return this.#bytes.length
+  }
+
+  read(offset: number, out: Uint8Array): number {
+    const piece = this.#bytes.subarray(offset, offset + out.length)
+    out.set(piece)
+    return piece.length
+  }
+
+  position(offset: number): FilePosition | undefined {
+    return this.#file === undefined ? undefined : { file: this.#file, offset }
+  }
+
+  close(): void {}
+}
+
 /** Opens a file for reading at arbitrary offsets; pipes and directories are refused. */
 export function openFile(path: string): ByteSource | Problem {
   try {

@@ -18,7 +18,7 @@ import { type Note, statedPageSize } from './image-notes.ts'
 import { headOf, isSmallFdt, recognise } from './image-probe.ts'
 import { openRaw, type PlacedSource } from './image-raw.ts'
 import type { OpenedMemory } from './image-segments.ts'
-import { type ByteSource, isProblem, openFile, type Problem } from './image-source.ts'
+import { type ByteSource, BytesSource, isProblem, openFile, type Problem } from './image-source.ts'
 
 export type { DebugfsTree, Note }
 
@@ -28,6 +28,8 @@ export type ImageFormat = (typeof imageFormats)[number]
 /** A file or directory, and for flat raw memory the physical address of its first byte. */
 export interface ImageSource {
   readonly path: string
+  /** What the file holds, where it is not read; `path` is its name then. */
+  readonly bytes?: Uint8Array
   readonly address?: PhysAddr
 }
 
@@ -83,7 +85,7 @@ export async function openImage(sources: readonly ImageSource[], options: OpenOp
   const [first] = sources
   if (!first) return { ok: false, problem: 'no image given; expected a file' }
   const files = sources.map(({ path }) => path)
-  if (options.format === 'debugfs' || (sources.length === 1 && isDirectory(first.path))) {
+  if (options.format === 'debugfs' || (sources.length === 1 && !first.bytes && isDirectory(first.path))) {
     if (sources.length > 1)
       return { ok: false, problem: `${files[1]}: a copy of debugfs is one directory; expected no second one` }
     const opened = openDebugfs(first.path)
@@ -97,8 +99,8 @@ export async function openImage(sources: readonly ImageSource[], options: OpenOp
   const close = (): void => {
     for (const source of inner) source.close()
   }
-  for (const { path } of sources) {
-    const source = await openInner(path, options)
+  for (const named of sources) {
+    const source = await openInner(named, options)
     if (isProblem(source)) {
       close()
       return { ok: false, problem: source.problem }
@@ -112,8 +114,8 @@ export async function openImage(sources: readonly ImageSource[], options: OpenOp
 }
 
 /** The file without what is wrapped around the container. */
-async function openInner(path: string, options: OpenOptions): Promise<ByteSource | Problem> {
-  const file = openFile(path)
+async function openInner({ path, bytes }: ImageSource, options: OpenOptions): Promise<ByteSource | Problem> {
+  const file = bytes ? new BytesSource(path, bytes) : openFile(path)
   if (isProblem(file) || !isGzip(headOf(file))) return file
   const unpacked = await unpackGzip(file, { ...UNPACK_DEFAULTS, ...options })
   if (!isProblem(unpacked) && isGzip(headOf(unpacked))) {
