@@ -1,12 +1,12 @@
-/** The formats of images that commands write, and how memory becomes one. */
+/** The formats of image files by name and extension, and how memory becomes one. */
 
 import type { PageSize } from '../abi/layout.ts'
 import type { Architecture } from '../abi/machine.ts'
-import { writeLime, writeRaw } from '../encode/image.ts'
-import { writeElf } from '../encode/image-elf.ts'
-import { writeKdump } from '../encode/image-kdump.ts'
-import type { KhoNote } from '../encode/image-note.ts'
-import type { ImageFile, Unwritable, WritableMemory } from '../encode/image-pieces.ts'
+import { writeLime, writeRaw } from './image.ts'
+import { writeElf } from './image-elf.ts'
+import { writeKdump } from './image-kdump.ts'
+import type { KhoNote } from './image-note.ts'
+import type { ImageFile, Unwritable, WritableMemory } from './image-pieces.ts'
 
 export const imageFormats = ['raw', 'elf', 'lime', 'kdump'] as const
 export type ImageFormat = (typeof imageFormats)[number]
