@@ -115,6 +115,30 @@ describe('edits by hand', () => {
     expect([...leaf.subarray(0, 2)]).toEqual([pages.reduce((bits, page) => bits | (1 << page), 0), 0])
   })
 
+  test('steps of runs that are left out are those of neighbours', () => {
+    const { document, problems } = edited((json) => {
+      json.subtrees[2].kho_test.folios_info.records = [{ value: '0x40000001', order: 1, count: 2 }]
+      const { memfd } = json.subtrees[1].luo.sessions.entries[0].files.entries[0]
+      memfd.folios.records = [{ pfn: '0x40000', flags: 3, index: 0, order: 4, count: 3 }]
+    })
+    expect(problems).toEqual([])
+    const [, luo, khoTest] = (document as HandoverDocument).subtrees
+    expect(khoTest?.kho_test?.folios_info.records?.step('value', 0)).toBe(8192)
+    const records = luo?.luo?.sessions?.entries?.[0]?.files?.entries?.[0]?.memfd?.folios?.records
+    expect(records?.run(0).step).toEqual({ pfn: 16, flags: 0, index: 16 })
+  })
+
+  test('the handle of a file places its record', () => {
+    const { document } = edited((json) => {
+      json.ram.push(spare)
+      const [file] = json.subtrees[1].luo.sessions.entries[0].files.entries
+      file.data = '0x40003000'
+      delete file.memfd.at
+    })
+    expect(u64(document as HandoverDocument, 0x1edd010n + 48n)).toBe(0x40003000n)
+    expect(u64(document as HandoverDocument, 0x40003000n)).toBe(1234n)
+  })
+
   test('names may be any bytes, integers any 64 bits', () => {
     const { document, problems } = edited((json) => {
       json.subtrees[1].luo.sessions.entries[0].name = { hex: 'ff fe 01' }
