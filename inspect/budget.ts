@@ -38,10 +38,12 @@ export class Budget {
     return granted
   }
 
-  /** Takes up to `length` bytes of FDTs. */
-  takeFdtBytes(length: number): number {
-    const granted = Math.min(length, this.#fdtBytes)
-    this.#fdtBytes -= granted
-    return granted
+  /** Bytes of FDTs that may still be parsed. */
+  get fdtBytes(): number {
+    return this.#fdtBytes
+  }
+
+  spendFdtBytes(length: number): void {
+    this.#fdtBytes -= length
   }
 }

@@ -233,7 +233,7 @@ export function elementsIn(
   const whole = Math.floor(bytes.length / size)
   if (whole < count) {
     const missing = readBytes(context.memory, phys(pa + BigInt(whole * size)), size)
-    const at = within(place, { index: from + whole })
+    const at = from + whole === 0 ? place : within(place, { index: from + whole })
     if ('unreadable' in missing) context.faults.addUnreadable(at, (count - whole) * size, missing.unreadable)
   }
   const granted = context.budget.takeRecords(whole)

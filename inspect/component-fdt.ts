@@ -43,7 +43,7 @@ export class FdtDecoder {
     for (const [name, property] of Object.entries(type.properties)) {
       const stored = node.properties.find((candidate) => candidate.name === name)
       if (stored) this.#property(property, stored, name, into)
-      else this.#missing('PROPERTY_MISSING', `property ${name}`, node, within(place, name))
+      else this.#missing('PROPERTY_MISSING', `property ${name}`, node, within(place, keyOf(property, name)))
     }
     for (const stored of node.properties) {
       if (!declares(type.properties, stored.name)) children.push(this.#rawProperty(stored))
@@ -94,7 +94,7 @@ export class FdtDecoder {
     const { children, place, owner, values } = into
     const pa = this.#at(stored.valueOffset)
     const { length } = stored.value
-    const key = ('key' in type && type.key) || name
+    const key = keyOf(type, name)
     const expected = expectedLength(type, values, this.#context.target)
     if (expected !== undefined && length !== expected) {
       const message = `property ${name} has the wrong length`
@@ -192,6 +192,11 @@ export class FdtDecoder {
       value: node.nameBytes,
     }
   }
+}
+
+/** Key of a property in the decoded tree. */
+function keyOf(type: PropertyType, name: string): string {
+  return ('key' in type && type.key) || name
 }
 
 /** Whether a name out of an FDT is a declared one, and not one that every object has. */

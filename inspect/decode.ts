@@ -25,7 +25,7 @@ import { restoreNames } from './cut-fdt.ts'
 import { behind, FaultList, type Place, ROOT, within } from './faults.ts'
 import type { Fdt, FdtNode } from './fdt.ts'
 import { mapEdge, pageSizesToTry, type Reading, tryReadings } from './reading.ts'
-import { decodeBlob, type PlacedFdt, readPlacedFdt } from './subtree.ts'
+import { decodeBlob, listedNode, type PlacedFdt, readPlacedFdt } from './subtree.ts'
 import { decodeText } from './text.ts'
 import { child, childrenOf, type Node, numberAt, type RecordNode } from './tree.ts'
 
@@ -164,7 +164,8 @@ class HandoverDecoder {
     const context = detached
       ? { ...this.#context(), memory: looseMemory(detached, this.#memory) }
       : this.#context()
-    const fdt = readPlacedFdt(context, this.#pa, EARLY_MEMREMAP_MAX, place)
+    const placeOfNode = listedNode(ROOT, 'subtrees')
+    const fdt = readPlacedFdt(context, this.#pa, EARLY_MEMREMAP_MAX, place, placeOfNode)
     if (!fdt) return undefined
     const named = restoreNames(fdt, componentByName('kho').versions, this.#target)
     if (!detached) this.#fdts.push({ path: 'kho', pa: this.#pa, fdt: named })

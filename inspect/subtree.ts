@@ -52,6 +52,7 @@ export function readPlacedFdt(
   pa: PhysAddr,
   limit: number,
   place: Place,
+  placeOfNode: (nodes: readonly string[]) => Place = (nodes) => within(place, ...nodes),
 ): Fdt | undefined {
   const head = readLeading(context.memory, pa, FDT_HEADER_SIZE)
   if (head.length === 0) {
@@ -59,15 +60,28 @@ export function readPlacedFdt(
     return undefined
   }
   const claimed = fdtTotalSize(head) ?? FDT_HEADER_SIZE
-  const wanted = context.budget.takeFdtBytes(Math.min(Math.max(claimed, FDT_HEADER_SIZE), limit))
+  const wanted = Math.min(Math.max(claimed, FDT_HEADER_SIZE), limit, context.budget.fdtBytes)
   const bytes = readLeading(context.memory, pa, wanted)
+  context.budget.spendFdtBytes(bytes.length)
   const fdt = readFdt(bytes)
   for (const { code, offset, length, message, expected, found, nodes } of fdt.faults) {
     const at = phys(pa + BigInt(offset))
     const severity = code === 'FDT_TRUNCATED' && bytes.length < wanted ? 'warning' : 'error'
-    context.faults.add(within(place, ...nodes), code, { pa: at, length, severity, message, expected, found })
+    context.faults.add(nodes.length === 0 ? place : placeOfNode(nodes), code, {
+      pa: at,
+      length,
+      severity,
+      message,
+      expected,
+      found,
+    })
   }
   return fdt
+}
+
+/** Where faults of nodes hang whose names are those of list elements: `memblock.reserve_mem[trace]`. */
+export function listedNode(place: Place, list: string): (nodes: readonly string[]) => Place {
+  return ([name = '', ...below]) => within(place, list, { index: 0, key: name }, ...below)
 }
 
 function unreadable(context: WalkContext, pa: PhysAddr, place: Place): void {
@@ -107,7 +121,10 @@ function rawBlob(context: WalkContext, { key, pa, size, place }: Blob): RawNode 
 
 function decodeFdtBlob(context: WalkContext, blob: Blob, fdts: PlacedFdt[]): Node | undefined {
   const { component, key, pa, size, place } = blob
-  const fdt = readPlacedFdt(context, pa, MAX_FDT_BYTES, place)
+  const root = component?.versions[0]?.root
+  const list = root?.kind === 'fdt-node' ? root.each?.as : undefined
+  const placeOfNode = list === undefined ? undefined : listedNode(place, list)
+  const fdt = readPlacedFdt(context, pa, MAX_FDT_BYTES, place, placeOfNode)
   if (fdt) fdts.push({ path: key, pa, fdt })
   if (!fdt?.root) return undefined
   const { totalsize } = fdt.header
