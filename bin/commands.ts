@@ -32,4 +32,9 @@ export const commands: readonly CommandEntry[] = [
     summary: 'make an image from a scenario, or again from an image',
     load: () => import('./command-encode.ts'),
   },
+  {
+    syntax: 'fixtures <dir>',
+    summary: 'write a documented set of images, one per concept',
+    load: () => import('./command-fixtures.ts'),
+  },
 ]

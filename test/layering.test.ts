@@ -30,6 +30,10 @@ const rules: Readonly<Record<string, Rule>> = {
       zstddec: ['image*', 'kernel-image*'],
     },
   },
+  testing: {
+    folders: ['abi', 'encode', 'inspect', 'testing'],
+    packages: { 'node:fs': ['fixtures.ts'], vitest: ['vitest.ts'] },
+  },
 }
 
 function importsOf(path: string): readonly string[] {
