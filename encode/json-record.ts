@@ -101,7 +101,8 @@ function addFields(
     } else {
       const key = (type.kind === 'int' && type.key) || name
       const given = type.kind === 'int' && (type.only ?? type.default) !== undefined
-      keys.members[key] = given || derived.has(name) ? optional(scalar(type)) : required(scalar(type))
+      keys.members[key] =
+        given || derived.has(name) ? optional(scalar(type, options)) : required(scalar(type, options))
     }
   }
 }
@@ -115,9 +116,18 @@ function countOf(type: FieldType | PropertyType): readonly string[] {
   return edge?.kind === 'vmalloc' ? [edge.count] : []
 }
 
-function scalar(type: Exclude<FieldType, StructType>): Codec<never> {
-  const codec = type.kind === 'text' ? text : isWord(type) ? word(type) : hexBytes
-  return codec as unknown as Codec<never>
+/** The codec of one field; that its value fits it is the schema's matter, not the compiler's. */
+function scalar(type: Exclude<FieldType, StructType>, options: RecordOptions): Codec<never> {
+  let codec: unknown = hexBytes
+  if (type.kind === 'text') codec = text
+  else if (isWord(type)) codec = word(type)
+  else if (type.kind === 'array') {
+    const { element } = type
+    codec = list(
+      (element.kind === 'struct' ? elementRecord(element, options) : word(element)) as Codec<never>,
+    )
+  }
+  return codec as Codec<never>
 }
 
 function isWord(type: FieldType): type is IntType | BitsType {
