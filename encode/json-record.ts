@@ -123,9 +123,8 @@ function scalar(type: Exclude<FieldType, StructType>, options: RecordOptions): C
   else if (isWord(type)) codec = word(type)
   else if (type.kind === 'array') {
     const { element } = type
-    codec = list(
-      (element.kind === 'struct' ? elementRecord(element, options) : word(element)) as Codec<never>,
-    )
+    const each: unknown = element.kind === 'struct' ? elementRecord(element, options) : word(element)
+    codec = list(each as Codec<never>)
   }
   return codec as Codec<never>
 }
