@@ -12,6 +12,7 @@ import type { Text } from './handover.ts'
 import {
   choice,
   type Definitions,
+  defined,
   flag,
   type JsonSchema,
   list,
@@ -24,7 +25,6 @@ import {
   orList,
   orShort,
   type Read,
-  recursive,
   type Shape,
   text,
 } from './scenario-shape.ts'
@@ -111,7 +111,7 @@ const piece = oneKeyOf(
   }),
   CONTENT_KINDS,
 )
-const content = orList(piece, 'contents')
+const content = defined('content', () => orList(piece, 'contents'))
 export type ScenarioContent = Read<typeof content>
 
 const folios = object('folios', {
@@ -236,7 +236,7 @@ export interface ScenarioNode {
   readonly properties?: ReadonlyMap<string, ScenarioProperty>
   readonly children?: ReadonlyMap<string, ScenarioNode>
 }
-const node: Shape<ScenarioNode> = recursive('fdt-node', () =>
+const node: Shape<ScenarioNode> = defined('fdt-node', () =>
   object('a device tree node', {
     properties: optional(named(property, 'properties'), 'Strings, or { u32, u64, hex, texts }.'),
     children: optional(named(node, 'nodes'), 'The nodes below.'),

@@ -14,7 +14,7 @@ export type JsonSchemaValue =
   | JsonSchema
   | readonly (string | number | boolean | JsonSchema)[]
 
-/** Shapes that refer to themselves, by name. */
+/** Shapes that are described once and referred to, by name. */
 export type Definitions = Map<string, JsonSchema>
 
 export interface Shape<T> {
@@ -231,8 +231,8 @@ export function oneKeyOf<T extends object>(whole: Shape<T>, keys: readonly strin
   }
 }
 
-/** A shape that stands in its own declaration. */
-export function recursive<T>(name: string, shape: () => Shape<T>): Shape<T> {
+/** A shape with a name in the schema: used in several places, or in its own declaration. */
+export function defined<T>(name: string, shape: () => Shape<T>): Shape<T> {
   return {
     get expects() {
       return shape().expects

@@ -4,7 +4,7 @@
  */
 import type { Path } from '../abi/fault.ts'
 import { MAX_PHYS } from '../abi/memory.ts'
-import { describe, type Shape } from './scenario-shape.ts'
+import { defined, describe, type Shape } from './scenario-shape.ts'
 import type { ScenarioReport } from './scenario-text.ts'
 
 /** As the kernel's memparse(): powers of 1024. */
@@ -29,7 +29,7 @@ function unitOf(suffix: string): bigint | undefined {
 }
 
 /** Bytes: a length or an address. */
-export function bytesShape(expects: string): Shape<bigint> {
+function bytesShape(expects: string): Shape<bigint> {
   return {
     expects,
     read(value, path, report) {
@@ -56,8 +56,8 @@ function parseSize(text: string, expects: string, path: Path, report: ScenarioRe
   return report.wrong(path, `unknown unit ${describe(suffix)} in ${describe(text)}; expected ${known}`)
 }
 
-export const size = bytesShape(SIZE_EXPECTED)
-export const address = bytesShape('an address such as 0x40000000 or 1GiB')
+export const size = defined('bytes', () => bytesShape(SIZE_EXPECTED))
+export const address = defined('bytes', () => bytesShape('an address such as 0x40000000 or 1GiB'))
 
 /** An integer between two bounds, both included. */
 export function integer(min: bigint, max: bigint, what = 'an integer'): Shape<bigint> {
@@ -94,7 +94,7 @@ function inRange(
   return report.wrong(path, `expected ${expects}, found ${describe(value)}`)
 }
 
-export const u64 = integer(0n, MAX_PHYS)
+export const u64 = defined('u64', () => integer(0n, MAX_PHYS))
 
 /** A small integer as a number. */
 export function count(min: number, max: number, what = 'an integer'): Shape<number> {

@@ -1,9 +1,9 @@
 /**
  * Matchers for vitest. Importing this module adds them to `expect`:
  *
- *     import 'kho-inspect/vitest'
+ *     import "kho-inspect/vitest"
  *     expect(memory).toBeValidHandover()
- *     await expect('image.elf').toHoldSession('vm-alpha')
+ *     await expect("image.elf").toHoldSession("vm-alpha")
  *
  * What is expected may be memory, a fixture, or a handover that was decoded: the answer is there at once.
  * The name of an image file or its bytes have to be opened first: such an expectation is awaited.
