@@ -3,6 +3,16 @@ export * from './content.ts'
 export * from './fdt.ts'
 export * from './handover.ts'
 export * from './image.ts'
+export * from './image-elf.ts'
+export * from './image-kdump.ts'
+export {
+  type ImageFile,
+  type Piece,
+  sequential,
+  trimmed,
+  type Unwritable,
+  type WritableMemory,
+} from './image-pieces.ts'
 export { formatHandoverDocument, type ParsedDocument, parseHandoverDocument } from './json-document.ts'
 export { type PageFill, SparseMemory } from './memory.ts'
 export { PageAllocator } from './page-allocator.ts'

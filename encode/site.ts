@@ -27,7 +27,7 @@ export class Site {
   readonly problems: EncodeProblem[] = []
   /** Units of all objects. */
   readonly preserved: UnitTable = new RunTable(['start'])
-  /** Of these, the units that the document does not give an address. */
+  /** Of these, the units that the document does not give an address, and ranges of their own. */
   readonly placed: UnitTable = new RunTable(['start'])
   readonly #allocator: PageAllocator
   readonly #pageSize: PageSize
@@ -134,6 +134,15 @@ export class Site {
   preservePages(start: bigint, length: bigint): void {
     const size = BigInt(this.#pageSize)
     for (const run of splitPages(start, length / size, this.#pageSize)) this.preserve(run)
+  }
+
+  /** The same for a range that belongs to no object: it counts even where the document lists all other units. */
+  preserveRange(start: bigint, length: bigint): void {
+    const size = BigInt(this.#pageSize)
+    for (const run of splitPages(start, length / size, this.#pageSize)) {
+      this.preserve(run)
+      if (!this.#surveying) pushUnits(this.placed, run)
+    }
   }
 
   /**

@@ -66,7 +66,7 @@ function writeParts(context: RecordContext, document: HandoverDocument): Infer<t
   const { site } = context
   const fdt = site.unit(document.root.at, 0, ['kho', 'fdt'])
   const blobs = document.subtrees.map((subtree, index) => writeBlob(context, subtree, index))
-  for (const { start, size } of document.preserved?.ranges ?? []) site.preservePages(start, size)
+  for (const { start, size } of document.preserved?.ranges ?? []) site.preserveRange(start, size)
   const version = versionOf(context, componentByName('kho'))
   const map = writeMap(context, document, version)
   writeRoot(context, document, version, { fdt, map, blobs })

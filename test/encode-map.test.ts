@@ -266,6 +266,16 @@ describe('units that a document does not give', () => {
     return table
   }
 
+  test('ranges of their own join the units that a document lists', () => {
+    const ranges = [{ start: 0x4a000000n, size: 0x3000n }]
+    const { read, problems } = mapOf(4096, 'kho-v4', {
+      units: unitTable(4096, [{ start: 0x40000000n }]),
+      ranges,
+    })
+    expect(problems).toEqual([])
+    expect(listed(read().units)).toEqual(['0 0x40000000', '0 0x4a002000', '1 0x4a000000'])
+  })
+
   test('ranges of their own, regions and blobs of several pages', () => {
     const subtrees: readonly Subtree[] = [
       {
