@@ -173,8 +173,10 @@ function formatOf(
   if (formats.length === 1 || formats.every((format) => format === 'kdump')) return first
   const whole = formats.findIndex((format) => format !== 'raw' && format !== 'fdt')
   if (whole < 0) return 'raw'
-  const expected = 'several files are flat raw memory (FILE@ADDR) or the parts of a split kdump'
-  return { problem: `${sources[whole]?.name}: is a ${formats[whole]} image, complete in itself; ${expected}` }
+  const found = `found a complete image (${formats[whole]})`
+  return {
+    problem: `${sources[whole]?.name}: expected a piece of flat raw memory (FILE@ADDR) or a part of a split kdump; ${found}`,
+  }
 }
 
 function placedSources(sources: readonly ByteSource[], named: readonly ImageSource[]): PlacedSource[] {

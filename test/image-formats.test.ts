@@ -195,7 +195,7 @@ describe('ELF core', () => {
     const path = save(
       elfOf([
         { pa: 0n, bytes: notes, memsz: 0n, type: PT_NOTE },
-        { pa: 0x1000n, bytes: noise(16) },
+        { pa: 0x1000n, bytes: noise(8192) },
       ]),
     )
     const image = await open(path)

@@ -186,7 +186,7 @@ describe('recognition', () => {
     )
     const raw = file('one.raw', noise(8192))
     expect(await problemOf([{ path: raw }, { path: elf }])).toBe(
-      `${elf}: is a elf image, complete in itself; several files are flat raw memory (FILE@ADDR) or the parts of a split kdump`,
+      `${elf}: expected a piece of flat raw memory (FILE@ADDR) or a part of a split kdump; found a complete image (elf)`,
     )
     expect(await problemOf([{ path: elf, address: phys(0x1000n) }], { format: 'elf' })).toBe(
       `${elf}: an address goes with flat raw memory only; elf images hold their addresses`,

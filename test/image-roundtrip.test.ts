@@ -81,9 +81,12 @@ function flattened(path: string, image: ImageFile): string {
     offset: index * 16384,
     bytes: whole.subarray(index * 16384, (index + 1) * 16384),
   })).reverse()
-  // The headers are written twice, the first time wrong: the later record counts.
-  const wrong = { offset: 0, bytes: whole.subarray(0, 8192).map((byte) => byte ^ 0xff) }
-  const records = [wrong, ...pieces].flatMap(({ offset, bytes }) => [
+  // Some bytes are written twice, the first time wrong: the later record counts.
+  const inverted = (offset: number, end: number) => ({
+    offset,
+    bytes: whole.subarray(offset, end).map((byte) => byte ^ 0xff),
+  })
+  const records = [inverted(0, 8192), inverted(100, 200), ...pieces].flatMap(({ offset, bytes }) => [
     record(BigInt(offset), BigInt(bytes.length)),
     bytes,
   ])
