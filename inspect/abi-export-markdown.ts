@@ -116,30 +116,14 @@ function partSection(
 }
 
 function fieldsTable({ members }: PartDescription): string {
-  const rows = members.map((member): Row => {
-    const [offset, size, bits, type, name, meaning] = memberRow(member) as [
-      string,
-      string,
-      string,
-      string,
-      string,
-      string,
-    ]
+  const rows = members.map(memberRow).map(([offset, size, bits, type, name, meaning]): Row => {
     return [offset, size, bits, code(type), code(name), meaning]
   })
   return markdownTable(['offset', 'size', 'bits', 'type', 'field', 'meaning'], rows)
 }
 
 function propertiesTable({ members }: PartDescription): string {
-  const rows = members.map((member): Row => {
-    const [, size, , type, name, meaning] = memberRow(member) as [
-      string,
-      string,
-      string,
-      string,
-      string,
-      string,
-    ]
+  const rows = members.map(memberRow).map(([, size, , type, name, meaning]): Row => {
     return [size, code(type), code(name), meaning]
   })
   return markdownTable(['length', 'type', 'property', 'meaning'], rows)

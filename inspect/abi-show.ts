@@ -181,23 +181,11 @@ export function structForms(
 }
 
 function renderPart(key: string, part: PartDescription, pageSize: PageSize, paint: Paint): string {
-  const rows = part.members.map((member): Row => memberRow(member))
+  const rows = part.members.map(memberRow)
   if (part.kind === 'node') {
     const head = `${paint.title(`node ${printable(key)}`)}  ${printable(part.doc)}`
-    return rows.length > 0
-      ? `${head}\n${alignedTable(
-          PROPERTY_COLUMNS,
-          rows.map(
-            ([, size, , type, name, doc]): Row => [
-              size as string,
-              type as string,
-              name as string,
-              doc as string,
-            ],
-          ),
-          { paint },
-        )}`
-      : head
+    const cells = rows.map(([, size, , type, name, text]): Row => [size, type, name, text])
+    return cells.length > 0 ? `${head}\n${alignedTable(PROPERTY_COLUMNS, cells, { paint })}` : head
   }
   const packed = part.packed ? ' __packed' : ''
   const shared = part.shared ? sharedText(part.shared) : ''
@@ -228,8 +216,17 @@ const PROPERTY_COLUMNS: readonly Column[] = [
   { title: 'meaning' },
 ]
 
+type MemberRow = readonly [
+  offset: string,
+  size: string,
+  bits: string,
+  type: string,
+  name: string,
+  meaning: string,
+]
+
 /** Offset, size, bits, type, name and meaning of a field or property. */
-export function memberRow(member: MemberDescription): Row {
+export function memberRow(member: MemberDescription): MemberRow {
   const { name, type, offset, size, bits, encoding } = member
   return [
     offset === undefined ? '' : formatPerPage(offset),

@@ -3,10 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { AbiArguments } from '../bin/abi-arguments.ts'
-import { UsageError } from '../bin/command.ts'
-import { command } from '../bin/command-abi.ts'
-import type { Terminal } from '../bin/terminal.ts'
-import { noPaint } from '../inspect/paint.ts'
+import { runAbi } from './support/abi-command.ts'
 import { BtfBuilder } from './support/btf.ts'
 import { kho, ROOT } from './support/images.ts'
 
@@ -16,54 +13,8 @@ beforeAll(() => {
 })
 afterAll(() => rmSync(directory, { recursive: true }))
 
-interface Ran {
-  readonly status: number | string
-  readonly out: string
-  readonly err: string
-}
-
-/** Runs an action in this process; a usage error gives its text as status. */
-async function abi(
-  action: string,
-  names: readonly string[] = [],
-  options: Partial<AbiArguments> = {},
-): Promise<Ran> {
-  let out = ''
-  let err = ''
-  const terminal: Terminal = {
-    out: (text) => {
-      out += text
-    },
-    outAll: async (pieces) => {
-      for (const piece of pieces) out += piece
-    },
-    outBytes: async () => {},
-    err: (line) => {
-      err += `${line}\n`
-    },
-    progress: () => {},
-    paint: noPaint,
-    columns: 100,
-  }
-  const none = {
-    pageSize: undefined,
-    against: undefined,
-    btf: undefined,
-    git: undefined,
-    format: undefined,
-    output: undefined,
-  }
-  try {
-    const status = await command.run(
-      { action, names, json: false, markdown: false, ...none, ...options },
-      terminal,
-    )
-    return { status, out: out.replaceAll(directory, 'DIR'), err: err.replaceAll(directory, 'DIR') }
-  } catch (error) {
-    if (error instanceof UsageError) return { status: error.message, out, err }
-    throw error
-  }
-}
+const abi = (action: string, names?: readonly string[], options?: Partial<AbiArguments>) =>
+  runAbi(directory, action, names, options)
 
 describe('diff', () => {
   test.each([

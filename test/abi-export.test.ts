@@ -6,7 +6,8 @@ import { tmpdir } from 'node:os'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { PAGE_SIZES, type PageSize } from '../abi/layout.ts'
-import { describeAbi, type VersionDescription } from '../inspect/abi-document.ts'
+import { struct, u8, u64le } from '../abi/schema.ts'
+import { describeAbi, describeStruct, type VersionDescription } from '../inspect/abi-document.ts'
 import { exportC } from '../inspect/abi-export-c.ts'
 import { exportKsy, ksyId } from '../inspect/abi-export-ksy.ts'
 import { exportMarkdown } from '../inspect/abi-export-markdown.ts'
@@ -314,6 +315,31 @@ describe('as people read it', () => {
       const drawn = rows.map((row) => (row.slice(row.indexOf('|')).length - 1) / 3)
       expect(drawn.reduce((sum, bytes) => sum + bytes, 0)).toBe(part.size)
     }
+  })
+
+  test('padding is drawn, and read over by Kaitai', () => {
+    const padded = struct(
+      'toy',
+      { doc: 'A toy.', source: 'toy.h' },
+      { small: u8('Small.'), large: u64le('Large.'), last: u8('Last.') },
+    )
+    const part = describeStruct(padded, [])
+    expect(byteRuler(part, 4096, noPaint).split('\n').slice(1)).toEqual([
+      '  0x00 |s~|padding             |large                  |',
+      '  0x10 |l~|padding             |',
+    ])
+    const version = {
+      ...(document.versions['memfd-v2'] as VersionDescription),
+      root: 'toy',
+      parts: { toy: part },
+    }
+    expect(parse(exportKsy(version)).types.toy.seq).toEqual([
+      { id: 'small', type: 'u1', doc: 'Small.' },
+      { size: 7, doc: 'Padding.' },
+      { id: 'large', type: 'u8', doc: 'Large.' },
+      { id: 'last', type: 'u1', doc: 'Last.' },
+      { size: 7, doc: 'Padding.' },
+    ])
   })
 
   test('every part and member says what it is', () => {

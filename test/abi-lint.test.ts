@@ -4,11 +4,13 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { AbiArguments } from '../bin/abi-arguments.ts'
+import { gitTree } from '../bin/source-trees.ts'
 import { lintTree } from '../inspect/abi-lint.ts'
 import { lintChange } from '../inspect/abi-lint-change.ts'
 import { type ParsedTree, parseTree } from '../inspect/source-tree.ts'
+import { runAbi } from './support/abi-command.ts'
 import { abiHeaders, type Edit } from './support/abi-headers.ts'
-import { kho } from './support/images.ts'
 import { memoryTree } from './support/source-tree.ts'
 
 async function tree(...edits: readonly Edit[]): Promise<ParsedTree> {
@@ -371,6 +373,19 @@ describe('two trees', () => {
     ])
   })
 
+  test('the version that a comment names counts, not that of the header', async () => {
+    const guarded: Edit = [
+      'memfd',
+      'struct memfd_luo_folio_ser {',
+      '/* Goes with KHO_FDT_COMPATIBLE. */\nstruct memfd_luo_folio_ser {',
+    ]
+    const shifted: Edit = ['memfd', 'pfn:52;\n\tu64 flags:12', 'pfn:51;\n\tu64 flags:13']
+    const renamed: Edit = ['memfd', 'memfd-v2', 'memfd-v3']
+    expect(
+      (await changeFrom([guarded], [guarded, shifted, renamed])).map((text) => text.split(', but ')[1]),
+    ).toEqual(['KHO_FDT_COMPATIBLE is still "kho-v4"', undefined])
+  })
+
   test('a new name of the same thing is no change', async () => {
     expect(
       await change(
@@ -413,77 +428,86 @@ describe('on the command line', () => {
   })
   afterAll(() => rmSync(directory, { recursive: true }))
 
-  const run = (...args: readonly string[]) => {
-    const { stdout, stderr, status } = kho(['abi', 'lint', ...args])
-    return {
-      status,
-      stdout: stdout.replaceAll(`${directory}/`, ''),
-      stderr: stderr.replaceAll(`${directory}/`, ''),
-    }
-  }
+  const run = (names: readonly string[], options?: Partial<AbiArguments>) =>
+    runAbi(
+      directory,
+      'lint',
+      names.map((name) => (name.includes('..') ? name : `${directory}/${name}`)),
+      options,
+    )
 
-  test('a directory without findings, one with', () => {
-    expect(run(`${directory}/good`)).toEqual({
+  test('a directory without findings, one with', async () => {
+    expect(await run(['good'])).toEqual({
       status: 0,
-      stdout: 'good: 0 errors, 0 warnings, 0 notes\n',
-      stderr: '',
+      out: 'DIR/good: 0 errors, 0 warnings, 0 notes\n',
+      err: '',
     })
-    expect(run(`${directory}/drift`)).toEqual({
-      status: 1,
-      stdout:
-        'include/linux/kho/abi/kexec_handover.h:11  warning  COMMENT_VERSION  the comment says "kho-v3", KHO_FDT_COMPATIBLE is "kho-v4"\n\ndrift: 0 errors, 1 warning, 0 notes\n',
-      stderr: '',
-    })
+    const finding =
+      'include/linux/kho/abi/kexec_handover.h:11  warning  COMMENT_VERSION  the comment says "kho-v3", KHO_FDT_COMPATIBLE is "kho-v4"'
+    const out = `${finding}\n\nDIR/drift: 0 errors, 1 warning, 0 notes\n`
+    expect(await run(['drift'])).toEqual({ status: 1, out, err: '' })
   })
 
-  test('two directories, and two revisions', () => {
+  test('two directories, and two revisions', async () => {
     const finding =
       'include/linux/kho/abi/luo.h:26  error  STRUCT_CHANGED  struct luo_file_ser changed: from 64 to 72 bytes, flags added, but LUO_ABI_COMPATIBLE is still "luo-v5"\n\n'
-    expect(run(`${directory}/good`, `${directory}/grown`)).toEqual({
+    const git = `${directory}/git`
+    expect(await run(['good', 'grown'])).toEqual({
       status: 1,
-      stdout: `${finding}good -> grown: 1 error, 0 warnings, 0 notes\n`,
-      stderr: '',
+      out: `${finding}DIR/good -> DIR/grown: 1 error, 0 warnings, 0 notes\n`,
+      err: '',
     })
-    expect(run('v1..HEAD', '--git', `${directory}/git`)).toEqual({
+    expect(await run(['v1..HEAD'], { git })).toEqual({
       status: 1,
-      stdout: `${finding}v1 -> HEAD: 1 error, 0 warnings, 0 notes\n`,
-      stderr: '',
+      out: `${finding}v1 -> HEAD: 1 error, 0 warnings, 0 notes\n`,
+      err: '',
     })
-    expect(run('v1..', '--git', `${directory}/git`, '--json').status).toBe(1)
-    expect(run('v1..v1', '--git', `${directory}/git`)).toEqual({
+    expect(await run(['v1..v1'], { git })).toEqual({
       status: 0,
-      stdout: 'v1 -> v1: 0 errors, 0 warnings, 0 notes\n',
-      stderr: '',
+      out: 'v1 -> v1: 0 errors, 0 warnings, 0 notes\n',
+      err: '',
+    })
+    const { out } = await run(['v1..'], { git, json: true })
+    expect(JSON.parse(out)).toMatchObject({
+      schema: 'kho-inspect/abi-lint@1',
+      trees: ['v1', 'HEAD'],
+      findings: [
+        { rule: 'STRUCT_CHANGED', severity: 'error', file: 'include/linux/kho/abi/luo.h', line: 26 },
+      ],
     })
   })
 
   test.each([
-    [
-      ['empty'],
-      3,
-      'kho-inspect: empty: no headers in include/linux/kho/abi; expected a kernel source tree of Linux 6.19 or later\n',
-    ],
-    [['absent'], 3, 'kho-inspect: absent: no such directory\n'],
-    [
-      ['good/include/linux/types.h'],
-      3,
-      'kho-inspect: good/include/linux/types.h: is a file; expected a kernel source tree\n',
-    ],
-  ] as const)('%o', (names, status, stderr) => {
-    expect(run(...names.map((name) => `${directory}/${name}`))).toEqual({ status, stdout: '', stderr })
+    ['empty', 'no headers in include/linux/kho/abi; expected a kernel source tree of Linux 6.19 or later'],
+    ['absent', 'no such directory'],
+    ['good/include/linux/types.h', 'is a file; expected a kernel source tree'],
+  ])('%s', async (name, problem) => {
+    expect(await run([name])).toEqual({ status: 3, out: '', err: `kho-inspect: DIR/${name}: ${problem}\n` })
   })
 
-  test.each([
-    ['v1..v9', 3, "kho-inspect: git: git knows no revision 'v9'\n"],
-    ['--upload-pack=x..v1', 2, undefined],
-    [
-      'v1...HEAD',
-      2,
-      "kho-inspect: expected OLD..NEW with two dots; found 'v1...HEAD' (see kho-inspect --help)\n",
-    ],
-  ] as const)('%s', (range, status, stderr) => {
-    const found = run(range, '--git', `${directory}/git`)
-    expect(found.status).toBe(status)
-    if (stderr !== undefined) expect(found.stderr).toBe(stderr)
+  test('ranges that are none', async () => {
+    const git = `${directory}/git`
+    expect(await run(['v1..v9'], { git })).toEqual({
+      status: 3,
+      out: '',
+      err: "kho-inspect: DIR/git: git knows no revision 'v9'\n",
+    })
+    expect((await run(['v1...HEAD'], { git })).status).toBe(
+      "expected OLD..NEW with two dots; found 'v1...HEAD'",
+    )
+    expect((await run(['good', 'grown'], { git })).status).toBe(
+      '--git goes with a range of revisions, OLD..NEW',
+    )
+    expect((await run(['v1..HEAD'], { git: `${directory}/empty` })).err).toMatch(
+      /^kho-inspect: DIR\/empty: fatal: not a git repository/,
+    )
+  })
+
+  test('a revision is never taken for an option', async () => {
+    for (const revision of ['--output=x', '-h', '']) {
+      expect(await gitTree(`${directory}/git`, revision)).toEqual({
+        problem: `${directory}/git: git knows no revision '${revision}'`,
+      })
+    }
   })
 })
