@@ -122,6 +122,18 @@ describe.each(PAGE_SIZES.map((pageSize, index) => ({ pageSize, index })))(
   },
 )
 
+test('luo-v1 of session-v1: names and nothing else', () => {
+  const versions: ReleaseVersions = { ...base, luo: 'luo-v1/session-v1' }
+  const sessions = Array.from({ length: 1023 }, (_, index) => ({ name: `session-${index}` }))
+  const luo = { liveupdate_num: 1n, sessions: { entries: sessions } }
+  expect(rewritten(machine(4096, versions, luoOnly(luo))).subtrees[0]?.luo?.sessions?.entries).toEqual(
+    sessions,
+  )
+  const { problems } = writeHandover(machine(4096, versions, luoOnly(luoOf(1, 1))))
+  const refused = { path: 'luo.sessions[session-0].files', message: 'luo_session_ser has no such field' }
+  expect(problems).toEqual([refused])
+})
+
 describe('block boundaries that a document gives', () => {
   const write = (sessions: NonNullable<Luo['sessions']>) => {
     const document = machine(4096, { ...base, luo: 'luo-v5' }, luoOnly({ liveupdate_num: 1n, sessions }))
