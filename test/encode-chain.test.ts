@@ -50,14 +50,11 @@ function blocksFor(count: number, capacity: number): readonly number[] {
 describe.each(PAGE_SIZES.map((pageSize, index) => ({ pageSize, index })))(
   'at $pageSize',
   ({ pageSize, index }) => {
-    const around = (capacity: number): readonly number[] => [
-      0,
-      1,
-      capacity,
-      capacity + 1,
-      2 * capacity,
-      5 * capacity + 3,
-    ]
+    /** Every change of shape where blocks are small, the first where they are large. */
+    const around = (capacity: number): readonly number[] =>
+      pageSize === 4096
+        ? [0, 1, capacity, capacity + 1, 2 * capacity, 5 * capacity + 3]
+        : [0, capacity, capacity + 1]
 
     const here = arrays.slice(0, pageSize === 4096 ? arrays.length : 1)
 
