@@ -4,6 +4,7 @@ import { type Finding, lintTree } from '../inspect/abi-lint.ts'
 import { lintChange } from '../inspect/abi-lint-change.ts'
 import { ABI_DIRECTORY, type ParsedTree, parseTree, type SourceTree } from '../inspect/source-tree.ts'
 import { alignedTable, type Column, type Row } from '../inspect/table.ts'
+import { printable } from '../inspect/text.ts'
 import type { AbiArguments } from './abi-arguments.ts'
 import { printJson } from './abi-show.ts'
 import { UsageError } from './command.ts'
@@ -69,5 +70,5 @@ function findingsText(names: readonly string[], findings: readonly Finding[], { 
   const summary = [counted('error'), counted('warning'), counted('note')].join(', ')
   const failed = count('error') + count('warning') > 0
   const table = rows.length > 0 ? `${alignedTable(COLUMNS, rows, { paint, indent: '' })}\n\n` : ''
-  return `${table}${paint.title(names.join(' -> '))}: ${failed ? paint.fault(summary) : paint.good(summary)}\n`
+  return `${table}${paint.title(printable(names.join(' -> ')))}: ${failed ? paint.fault(summary) : paint.good(summary)}\n`
 }

@@ -47,7 +47,7 @@ export interface CheckChange {
   readonly before?: Check
 }
 
-/** Components in the order in which a booting kernel comes to them; unknown ones follow. */
+/** Components in the order in which a booting kernel comes to them; what is not named here follows. */
 const BOOT_ORDER = ['boot', 'kho', 'memblock', 'luo', 'memfd', 'kexec-metadata', 'kho-test']
 
 /** Compares two versions of one component. */
@@ -97,7 +97,8 @@ export function compareReleases(
   after: ReleaseDescription,
   pageSizes: readonly PageSize[] = PAGE_SIZES,
 ): Comparison {
-  const names = BOOT_ORDER.filter((name) => before.versions[name] ?? after.versions[name])
+  const known = new Set([...BOOT_ORDER, ...Object.keys(document.components)])
+  const names = [...known].filter((name) => before.versions[name] ?? after.versions[name])
   const components = names.map((name): ComponentComparison => {
     const [older, newer] = [versionIn(document, before, name), versionIn(document, after, name)]
     const compared =

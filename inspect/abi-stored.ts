@@ -142,6 +142,9 @@ function mismatch(value: unknown, shape: Shape, path: string): string | undefine
     return unexpected(path, 'an object', value)
   const fields = value as Readonly<Record<string, unknown>>
   if ('record' in shape) {
+    // Such a key would find what every object has where a name is looked up.
+    const inherited = Object.keys(fields).find((key) => key in Object.prototype)
+    if (inherited !== undefined) return unexpected(path, 'names', inherited)
     return firstOf(
       Object.entries(fields).map(([key, item]) => mismatch(item, shape.record, `${path}.${key}`)),
     )

@@ -8,6 +8,7 @@ import { appliesTo, worst } from '../abi/check.ts'
 import { checks } from '../abi/consumer.ts'
 import type { PageSize } from '../abi/layout.ts'
 import { PAGE_SIZES } from '../abi/layout.ts'
+import { releaseByName } from '../abi/registry.ts'
 import type { Change, Impact } from './abi-diff.ts'
 import type { VersionDescription } from './abi-document.ts'
 import { formatPageSize, forPage } from './per-page.ts'
@@ -222,6 +223,8 @@ function findCheck(
   const candidates = checks.filter(
     (check) => check.component === reader.component && check.demand === demand && matches(check.at),
   )
-  const releases = release === undefined ? reader.releases : [release]
+  const named = release === undefined ? reader.releases : [release]
+  // A stored document may name releases that are not known here.
+  const releases = named.filter((name) => releaseByName(name) !== undefined)
   return candidates.find((check) => releases.some((name) => appliesTo(check, name))) ?? candidates.at(-1)
 }

@@ -54,5 +54,6 @@ function escapeCell(text: string): string {
 
 /** Text as Markdown code; a backtick in it widens the fence. */
 export function code(text: string): string {
-  return text.includes('`') ? `\`\` ${text} \`\`` : `\`${text}\``
+  const safe = printable(text)
+  return safe.includes('`') ? `\`\` ${safe} \`\`` : `\`${safe}\``
 }

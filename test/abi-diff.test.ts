@@ -1,5 +1,6 @@
 /** Comparison of ABI versions and releases, against what the kernels' sources and runs say. */
 import { readFileSync } from 'node:fs'
+import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { PAGE_SIZES } from '../abi/layout.ts'
 import { compareDocuments, compareReleases, compareVersions } from '../inspect/abi-compare.ts'
@@ -409,6 +410,50 @@ describe('stored documents', () => {
     expect(components.map(({ before }) => before)).toEqual(['memfd-v2'])
   })
 
+  test('any document of the right shape can be compared and shown', () => {
+    const tokens = [...text.matchAll(/"(?:[^"\\]|\\.)*"(?=[,\n])|-?\d+(?=[,\n])|true(?=[,\n])/g)]
+    const other = fc.constantFrom(
+      '0',
+      '-1',
+      '1e300',
+      '""',
+      '"/"',
+      '"none"',
+      '"struct"',
+      '"le64"',
+      'true',
+      'false',
+      '"*"',
+    )
+    fc.assert(
+      fc.property(fc.array(fc.tuple(fc.nat(tokens.length - 1), other), { maxLength: 12 }), (edits) => {
+        let edited = text
+        for (const [index, replacement] of [...edits].sort(([a], [b]) => b - a)) {
+          const { index: at, 0: token } = tokens[index] as RegExpMatchArray & { index: number }
+          edited = `${edited.slice(0, at)}${replacement}${edited.slice(at + token.length)}`
+        }
+        const parsed = parseStored(edited)
+        if (isStoredProblem(parsed)) return
+        const compared = compareDocuments(parsed, document, 'abi.json')
+        renderComparison(compared, noPaint)
+        comparisonMarkdown(compared)
+      }),
+      { numRuns: 60 },
+    )
+  })
+
+  test('a version of releases that are not known here', () => {
+    const old = stored()
+    const memfd = {
+      ...version('memfd-v2'),
+      releases: ['linux-9.9'],
+      contract: { kind: 'string', value: 'memfd-v9' },
+    }
+    old.versions['memfd-v2'] = memfd as VersionDescription
+    const { forward, backward } = compareDocuments(old, document, 'abi.json')
+    expect([forward.verdict, backward.verdict]).toEqual(['incompatible', 'incompatible'])
+  })
+
   test('a version that was dropped, and one that is new', () => {
     const old = stored()
     old.versions['kho-v9'] = { ...version('kho-v4'), id: 'kho-v9' }
@@ -433,6 +478,7 @@ describe('stored documents', () => {
       text.replace('"offset": 16', '"offset": "16"'),
       'expected a number or one for each page size, found "16"',
     ],
+    [text.replace('"kho-v2": {', '"__proto__": {'), 'versions: expected names, found "__proto__"'],
     [text.replace('"covers": "', '"covers": 7, "was": "'), 'expected a string, found 7'],
   ])('a document that is none: %#', (broken, why) => {
     const parsed = parseStored(broken)
