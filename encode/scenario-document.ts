@@ -4,6 +4,7 @@ import { orderOf } from '../abi/layout.ts'
 import { type ComponentVersion, componentOfSubtree } from '../abi/registry.ts'
 import type { FdtStyle, PropertyType } from '../abi/schema.ts'
 import { contentSource } from './content.ts'
+import { buildFdt } from './fdt.ts'
 import { type FdtTree, HANDOVER_SCHEMA, type HandoverDocument, type Luo, type Subtree } from './handover.ts'
 import { type ContentContext, contentOf } from './scenario-content.ts'
 import { releasesThatHave, type ScenarioMachine, textLimit, versionOf } from './scenario-machine.ts'
@@ -119,7 +120,14 @@ function subtreeOf(
   path: Path,
   context: ContentContext,
 ): Subtree | undefined {
-  if (fdt) return { name, fdt: nodeOf('', fdt) }
+  if (fdt) {
+    const tree = nodeOf('', fdt)
+    if (buildFdt(tree, 'sequential', machine.target.pageSize)) return { name, fdt: tree }
+    return context.report.wrong(
+      [...path, 'fdt'],
+      'the FDT does not fit into one page; expected a smaller one',
+    )
+  }
   const version = versionOf(machine, 'kho')
   if (!takesBytes(version)) {
     return context.report.absent([...path, 'bytes'], `a blob of ${version?.id} is an FDT; expected fdt`)

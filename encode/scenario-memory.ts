@@ -43,8 +43,11 @@ export class MemoryBuilder {
     const { report } = this.#context
     const listed: readonly ScratchArea[] = areas ?? USUAL_SCRATCH
     if (listed.length < MIN_SCRATCH_AREAS) {
-      const expected = `at least ${MIN_SCRATCH_AREAS}: one in low memory, one for any use, one for each node`
-      report.wrong(['scratch'], `${listed.length} scratch areas; expected ${expected}`)
+      const why = 'one in low memory, one for any use, one for each node'
+      report.wrong(
+        ['scratch'],
+        `expected at least ${MIN_SCRATCH_AREAS} areas (${why}), found ${listed.length}`,
+      )
     }
     const rules = scratchRules(this.#machine.versions.kho as string, this.#machine.target.pageSize)
     const made = listed.map(({ start, size }, index) => {

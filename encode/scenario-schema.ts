@@ -42,7 +42,7 @@ const folioFlags = choice(flagWords(memfdFolioFlags))
 
 /** A name, or its bytes where they are no UTF-8. */
 const name = orShort(
-  meaning(object('a name', { hex: needed(hexBytes, 'The bytes of the name.') }), ({ hex }): Text => hex),
+  meaning(object('its bytes', { hex: needed(hexBytes, 'The bytes of the name.') }), ({ hex }): Text => hex),
   text('a name'),
   (value): Text => value,
 )

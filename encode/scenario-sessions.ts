@@ -229,7 +229,10 @@ export function flbsOf(
     const built = flbOf(flb, files, limits, path, context)
     const name = textLabel(flb.name)
     if (names.has(name))
-      report.wrong(isTest ? path : [...path, 'name'], `${JSON.stringify(name)} is there twice`)
+      report.wrong(
+        isTest ? path : [...path, 'name'],
+        `${JSON.stringify(name)} is there twice; expected another one`,
+      )
     names.add(name)
     // The test FLBs are registered, but not handed over, while there are no files.
     if (built && !(isTest && built.count === 0n)) flbs.push(built)

@@ -262,9 +262,11 @@ export function describe(value: unknown): string {
   return String(value)
 }
 
-/** The word that was probably meant: at most two letters away, and fewer than half of them. */
+/** The word that was probably meant: at most two letters away, fewer than half of them, and no digit. */
 export function nearest(found: string, words: readonly string[]): string | undefined {
-  const distances = words.map((word) => ({
+  const digits = (word: string): string => word.replaceAll(/\D/g, '')
+  const candidates = words.filter((word) => digits(word) === digits(found))
+  const distances = candidates.map((word) => ({
     word,
     distance: distanceOf(found.toLowerCase(), word.toLowerCase()),
   }))

@@ -2,7 +2,7 @@
  * A scenario's text: YAML 1.2, of which JSON is a part, as plain values, and where in the text each
  * value stands. Integers are exact: bigint, never a double.
  */
-import type { Document, LineCounter, Node, Pair } from 'yaml'
+import type { Document, LineCounter, Node, Pair, YAMLParseError, YAMLWarning } from 'yaml'
 import { formatPath, type Path } from '../abi/fault.ts'
 
 /** What is wrong with a scenario, where, and what would be right. */
@@ -41,7 +41,7 @@ export async function parseScenarioText(
     const document = yaml.parseDocument(text, { intAsBigInt: true, lineCounter: lines, prettyErrors: false })
     const wrong = [...document.errors, ...document.warnings]
     if (wrong.length > 0) {
-      return { problems: wrong.map(({ pos, message }) => syntaxProblem(placeAt(lines, pos[0]), message)) }
+      return { problems: wrong.map((error) => syntaxProblem(placeAt(lines, error.pos[0]), messageOf(error))) }
     }
     const value = document.toJS({ mapAsMap: true, maxAliasCount: MAX_ALIASED })
     const finder = new NodeFinder(yaml, document)
@@ -52,6 +52,11 @@ export async function parseScenarioText(
     // Nesting deeper than the stack and bombs of aliases end up here.
     return { problems: [syntaxProblem({ line: 1, column: 1 }, (error as Error).message)] }
   }
+}
+
+/** In the terms of a scenario where the library speaks of its own functions. */
+function messageOf({ code, message }: YAMLParseError | YAMLWarning): string {
+  return code === 'MULTIPLE_DOCS' ? 'expected one document, found a second one' : message
 }
 
 function placeAt(lines: LineCounter, offset: number): { readonly line: number; readonly column: number } {

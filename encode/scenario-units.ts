@@ -91,6 +91,8 @@ function inRange(
   report: ScenarioReport,
 ): bigint | undefined {
   if (typeof value === 'bigint' && min <= value && value <= max) return value
+  if (typeof value === 'bigint' && value > MAX_PHYS)
+    return report.wrong(path, `${value} has more than 64 bits; expected ${expects}`)
   return report.wrong(path, `expected ${expects}, found ${describe(value)}`)
 }
 
