@@ -10,7 +10,13 @@ import {
 } from '../inspect/abi-compare.ts'
 import { comparisonMarkdown, renderComparison } from '../inspect/abi-diff-text.ts'
 import { type AbiDocument, describeAbi, type VersionDescription } from '../inspect/abi-document.ts'
-import { releaseNamed, similarNames, versionsNamed, versionsWithStruct } from '../inspect/abi-names.ts'
+import {
+  releaseNamed,
+  similarNames,
+  versionOf,
+  versionsNamed,
+  versionsWithStruct,
+} from '../inspect/abi-names.ts'
 import {
   checksOf,
   renderList,
@@ -182,7 +188,7 @@ function compareStored(
   const today = describeAbi()
   const [name] = names
   if (name === undefined) return compareDocuments(stored, today, file)
-  const [older, newer] = [stored, today].map((document) => document.versions[name])
+  const [older, newer] = [stored, today].map((document) => versionOf(document, name))
   if (!older) throw new UsageError(`${printable(file)} holds no version '${printable(name)}'`)
   if (!newer) throw unknownName(today, name)
   const compared = compareVersions(older, newer, pageSize === undefined ? PAGE_SIZES : [pageSize])

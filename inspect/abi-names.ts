@@ -9,7 +9,7 @@ import type { AbiDocument, PartDescription, ReleaseDescription, VersionDescripti
 
 /** All versions that a name may stand for, oldest first: by id, by version string, by component. */
 export function versionsNamed(document: AbiDocument, name: string): readonly VersionDescription[] {
-  const exact = document.versions[name]
+  const exact = versionOf(document, name)
   if (exact) return [exact]
   const all = inOrder(document)
   const byContract = all.filter(
@@ -20,6 +20,11 @@ export function versionsNamed(document: AbiDocument, name: string): readonly Ver
   if (byComponent.length > 0) return byComponent
   const nested = all.map((version) => nestedVersion(version, name)).findLast((found) => found !== undefined)
   return nested ? [nested] : []
+}
+
+/** The version with exactly this id. */
+export function versionOf(document: AbiDocument, id: string): VersionDescription | undefined {
+  return Object.hasOwn(document.versions, id) ? document.versions[id] : undefined
 }
 
 function inOrder(document: AbiDocument): readonly VersionDescription[] {

@@ -78,6 +78,11 @@ describe('diff', () => {
       {},
       "'kho-v9' is no version, release or struct; known are kho-v1/bitmap-512, kho-v1/bitmap-page, kho-v2, kho-v3/rc, kho-v3, kho-v4",
     ],
+    [
+      ['constructor', 'toString'],
+      {},
+      "'constructor' is no version, release or struct; see kho-inspect abi list",
+    ],
     [['memfd-v1', 'kho-v4'], {}, 'memfd-v1 is a version of memfd, kho-v4 of kho: nothing to compare'],
     [['kho_data', 'kho_scratch'], {}, 'kho_data and kho_scratch are different things, not versions of one'],
     [['linux-7.2', 'kho-v4'], {}, 'linux-7.2 is a release; compare it with another release'],
