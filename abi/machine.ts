@@ -46,8 +46,15 @@ export const memoryOrders: Readonly<Record<PageSize, MemoryOrders>> = {
 /** One area in low memory, one for any use, one for each node with memory. */
 export const MIN_SCRATCH_AREAS = 3
 
-/** ARCH_LOW_ADDRESS_LIMIT: end of the memory that the first scratch area is taken from. */
-export const LOW_MEMORY_END = 1n << 32n
+const LOW_MEMORY_END = 1n << 32n
+
+/**
+ * ARCH_LOW_ADDRESS_LIMIT: end of the memory that the first scratch area is taken from. arm64 takes it from
+ * anywhere if RAM starts above (arch/arm64/mm/init.c: max_zone_phys()).
+ */
+export function lowMemoryEnd(arch: Architecture, ramStart: bigint): bigint | undefined {
+  return arch === 'arm64' && ramStart >= LOW_MEMORY_END ? undefined : LOW_MEMORY_END
+}
 
 export interface ScratchRules {
   /** Bytes that the start of every area is a multiple of. */

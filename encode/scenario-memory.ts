@@ -5,7 +5,7 @@
  */
 import type { Path } from '../abi/fault.ts'
 import { orderOf } from '../abi/layout.ts'
-import { LOW_MEMORY_END, MIN_SCRATCH_AREAS, memoryOrders, scratchRules } from '../abi/machine.ts'
+import { lowMemoryEnd, MIN_SCRATCH_AREAS, memoryOrders, scratchRules } from '../abi/machine.ts'
 import { RESERVE_MEM_MAX_ENTRIES, RESERVE_MEM_NAME_SIZE } from '../abi/memblock.ts'
 import { contentSource } from './content.ts'
 import { csumPartial } from './csum.ts'
@@ -50,6 +50,7 @@ export class MemoryBuilder {
       )
     }
     const rules = scratchRules(this.#machine.versions.kho as string, this.#machine.target.pageSize)
+    const low = lowMemoryEnd(this.#machine.arch, this.#ram.ranges[0]?.start ?? 0n)
     const made = listed.map(({ start, size }, index) => {
       const path: Path = areas ? ['scratch', { index }] : ['scratch']
       const rounded = rules.roundsSizes ? size + ((rules.align - (size % rules.align)) % rules.align) : size
@@ -58,7 +59,7 @@ export class MemoryBuilder {
         return { addr: 0n, size: 0n }
       }
       if (start === undefined) {
-        const limit = index === 0 ? LOW_MEMORY_END : undefined
+        const limit = index === 0 ? low : undefined
         return {
           addr: this.#ram.place(rounded, rules.align, 'scratch area', path, limit) ?? 0n,
           size: rounded,

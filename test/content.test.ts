@@ -4,17 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { contentSource } from '../encode/content.ts'
 import type { Content, PlainContent } from '../encode/handover.ts'
 import { content as codec } from '../encode/json-content.ts'
-
-/** fill() of the guest that made the captured images, in one integer of 64 bits. */
-function fillOf(seed: bigint, length: number): Uint8Array {
-  let x = BigInt.asUintN(64, seed * 0x9e37_79b9_7f4a_7c15n + 1n)
-  return Uint8Array.from({ length }, () => {
-    x = BigInt.asUintN(64, x ^ (x << 13n))
-    x ^= x >> 7n
-    x = BigInt.asUintN(64, x ^ (x << 17n))
-    return Number(x & 0xffn)
-  })
-}
+import { fillOf } from './support/guest.ts'
 
 /** All bytes of a content of `length`, by the definition of its kind and nothing else. */
 function expectedBytes(content: PlainContent, length: number): Uint8Array {
