@@ -3,14 +3,14 @@
  * bounds what they add up to, so that no image, however it is made, takes all memory or never ends.
  */
 
-/** Structs that become records of the tree; room for the sessions of as many blocks as the kernel takes. */
-export const MAX_RECORDS = 1 << 20
+/** Structs that become records of the tree; the kernel takes 510,000 sessions at most. */
+export const MAX_RECORDS = 600_000
 /** Elements of vmalloc areas, which never become records: as many as the 4K folios of 1 TiB. */
 export const MAX_ELEMENTS = 1 << 28
 /** Pointers of the map of preserved memory that are followed: leaves for 64 TiB of 4K pages. */
 export const MAX_MAP_STEPS = 1 << 19
 /** Runs of neighbouring units in the map; their number, not that of the units, is what a pass over it costs. */
-export const MAX_MAP_RUNS = 1 << 26
+export const MAX_MAP_RUNS = 1 << 24
 /** Bytes of FDTs in all; the kernel's own have a page or a few, and each node costs many times its bytes. */
 export const MAX_FDT_BYTES = 4 * 1024 * 1024
 

@@ -77,13 +77,16 @@ export function decodeRecord(
   const values = decodeStruct(struct, element.bytes, target) as Values
   const children: Node[] = []
   const owner = outer ?? { place, children, links: [] }
+  let isAwaited = false
   for (const { name, type, offset, size } of layoutOf(struct, target).fields) {
     const pa = phys(element.pa + BigInt(offset))
-    const bytes = element.bytes.subarray(offset, offset + size)
     if (type.kind === 'struct') {
+      const bytes = element.bytes.subarray(offset, offset + size)
       const nested = decodeRecord(context, type, { pa, bytes }, name, within(place, name), owner)
       children.push(nested)
-      if (type.to?.kind === 'vmalloc') linkVmalloc(context, owner, children, nested, type.to, values)
+      if (type.to?.kind !== 'vmalloc') continue
+      linkVmalloc(context, owner, children, nested, type.to, values)
+      isAwaited = outer !== undefined
     } else if (type.kind === 'int' || type.kind === 'bits' || type.kind === 'text') {
       const key = (type.kind === 'int' && type.key) || name
       const value = values[name] as ValueNode['value']
@@ -101,7 +104,8 @@ export function decodeRecord(
     length: element.bytes.length,
     type: struct,
     doc: struct.doc,
-    children,
+    // There can be half a million records, and an array that grew has room for many more than these.
+    children: isAwaited ? children : children.slice(),
   }
 }
 
@@ -169,7 +173,7 @@ function followBlocks(
   place: Place,
   pointer: Pointer,
   values: Values,
-): Node {
+): Node | undefined {
   const listPlace = within(place, edge.as)
   const found = walkBlocks(context, edge, pa, listPlace, pointer)
   const total = edge.total === undefined ? undefined : (values[edge.total] as bigint)
@@ -185,7 +189,9 @@ function followBlocks(
       })
     }
   }
-  return listOf(context, edge, found, pa, listPlace, pointer)
+  // Where not even the first block could be read, nothing is known of the list.
+  const isThere = pa === 0n || found.storage.blocks.length > 0
+  return isThere ? listOf(context, edge, found, pa, listPlace, pointer) : undefined
 }
 
 function emptyLink(pointer: Pointer, what: string, count: bigint) {

@@ -66,6 +66,8 @@ export class PreservedMap {
   readonly missing: readonly MapPage[]
   readonly pageSize: number
   readonly edge: ChunksEdge | RadixEdge
+  /** Orders that the map has room for, ascending; not each of them has units. */
+  readonly orders: readonly number[]
   readonly #target: Target
   readonly #memory: PhysicalMemory
   readonly #windows: ReadonlyMap<number, readonly Window[]>
@@ -85,11 +87,7 @@ export class PreservedMap {
     this.#memory = memory
     for (const list of windows.values()) list.sort((a, b) => a.basePfn - b.basePfn)
     this.#windows = windows
-  }
-
-  /** Orders that the map has room for, ascending; not each of them has units. */
-  get orders(): readonly number[] {
-    return [...this.#windows.keys()].sort((a, b) => a - b)
+    this.orders = [...windows.keys()].sort((a, b) => a - b)
   }
 
   /** Units of one order, ascending by address, joined where they touch. */
@@ -130,20 +128,24 @@ export class PreservedMap {
 
   /** Extents of preserved memory, ascending: runs of any order joined where one ends where the next starts. */
   *extents(): Generator<Extent> {
-    let start = 0
+    for (const { pfn, end } of this.#joinedRuns()) yield this.#extent(pfn, end)
+  }
+
+  *#joinedRuns(): Generator<{ readonly pfn: number; readonly end: number }> {
+    let pfn = 0
     let end = -1
-    const extent = (): Extent => ({ start: this.#bytes(start), end: this.#bytes(end) })
     for (const run of this.allRuns()) {
-      const runEnd = run.pfn + run.count * 2 ** run.order
-      if (run.pfn === end) {
-        end = runEnd
-        continue
+      if (run.pfn !== end) {
+        if (end >= 0) yield { pfn, end }
+        pfn = run.pfn
       }
-      if (end >= 0) yield extent()
-      start = run.pfn
-      end = runEnd
+      end = run.pfn + run.count * 2 ** run.order
     }
-    if (end >= 0) yield extent()
+    if (end >= 0) yield { pfn, end }
+  }
+
+  #extent(pfn: number, end: number): Extent {
+    return { start: this.#bytes(pfn), end: this.#bytes(end) }
   }
 
   #bytes(pages: number): bigint {
@@ -160,8 +162,10 @@ export class PreservedMap {
     let entries = 0
     let bytes = 0n
     for (const order of this.orders) {
-      let count = 0
-      for (const run of this.runs(order)) count += run.count
+      const count = (this.#windows.get(order) ?? []).reduce(
+        (sum, window) => sum + countBits(this.#bitmap(window), window.firstBit, window.bits),
+        0,
+      )
       if (count === 0) continue
       byOrder.set(order, count)
       entries += count
@@ -169,12 +173,13 @@ export class PreservedMap {
     }
     let extentCount = 0
     let firstExtent: Extent | undefined
-    let lastExtent: Extent | undefined
-    for (const extent of this.extents()) {
-      firstExtent ??= extent
-      lastExtent = extent
+    let last: { readonly pfn: number; readonly end: number } | undefined
+    for (const joined of this.#joinedRuns()) {
+      firstExtent ??= this.#extent(joined.pfn, joined.end)
+      last = joined
       extentCount += 1
     }
+    const lastExtent = last && this.#extent(last.pfn, last.end)
     return { entries, bytes, byOrder, extentCount, firstExtent, lastExtent }
   }
 
@@ -259,6 +264,20 @@ export class PreservedMap {
   }
 
   #cached: { pa: PhysAddr; bytes: Uint8Array } | undefined
+}
+
+/** Number of set bits among `bits` from `firstBit` on. */
+function countBits(bytes: Uint8Array, firstBit: number, bits: number): number {
+  let count = 0
+  for (let bit = firstBit; bit < firstBit + bits; ) {
+    const room = Math.min(8 - (bit & 7), firstBit + bits - bit)
+    const mask = ((1 << room) - 1) << (bit & 7)
+    const set = (bytes[bit >>> 3] as number) & mask
+    if (set === 0xff) count += 8
+    else for (let rest = set; rest !== 0; rest &= rest - 1) count += 1
+    bit += room
+  }
+  return count
 }
 
 /** Runs of set bits as [first, length], counted from `firstBit`. */
