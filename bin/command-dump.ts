@@ -1,7 +1,14 @@
 /** `kho-inspect dump`: what a handover holds, as a tree for people, as JSON or as YAML. */
 
 import type { Handover } from '../inspect/decode.ts'
-import { handoverToJson, type Json, jsonText, materialized, nodeToJson } from '../inspect/render-json.ts'
+import {
+  handoverToJson,
+  type Json,
+  jsonAt,
+  jsonText,
+  materialized,
+  nodeToJson,
+} from '../inspect/render-json.ts'
 import { renderFaults, renderNode, renderText } from '../inspect/render-text.ts'
 import { findNode } from '../inspect/tree.ts'
 import { defineCommand, UsageError } from './command.ts'
@@ -49,10 +56,7 @@ interface DumpArguments {
 
 async function dump(handover: Handover, args: DumpArguments, terminal: Terminal): Promise<number> {
   const part = args.only === undefined ? undefined : findNode(handover.tree, args.only)
-  if (part && 'problem' in part) {
-    complain(terminal, `--only: ${part.problem}`)
-    return ExitCode.USAGE
-  }
+  if (part && 'problem' in part) return dumpComputed(handover, args, part.problem, terminal)
   if (args.json || args.yaml) {
     const value = part ? nodeToJson(part.node, args) : handoverToJson(handover, args)
     await (args.json ? writeJson(value, terminal) : writeYaml(value, terminal))
@@ -63,6 +67,22 @@ async function dump(handover: Handover, args: DumpArguments, terminal: Terminal)
   }
   if (!handover.version) return unknownVersion(handover, terminal)
   return handover.faults.some((fault) => fault.severity === 'error') ? ExitCode.FINDINGS : ExitCode.OK
+}
+
+/** Parts of the document that are no nodes of the tree, such as preserved.entries: printed as JSON or YAML. */
+async function dumpComputed(
+  handover: Handover,
+  args: DumpArguments,
+  problem: string,
+  terminal: Terminal,
+): Promise<number> {
+  const value = jsonAt(handoverToJson(handover, args), args.only ?? '')
+  if (value === undefined) {
+    complain(terminal, `--only: ${problem}`)
+    return ExitCode.USAGE
+  }
+  await (args.yaml ? writeYaml(value, terminal) : writeJson(value, terminal))
+  return ExitCode.OK
 }
 
 async function writeJson(value: Json, terminal: Terminal): Promise<void> {

@@ -4,7 +4,7 @@ import type { Handover } from '../inspect/decode.ts'
 import { regionsIn } from '../inspect/regions.ts'
 import { renderHex } from '../inspect/render-hex.ts'
 import { findNode, type Node } from '../inspect/tree.ts'
-import { addressOption, defineCommand } from './command.ts'
+import { addressOption, defineCommand, UsageError } from './command.ts'
 import { complain, imageOptions, listCandidates, openHandover } from './image-arguments.ts'
 import { ExitCode, type Terminal } from './terminal.ts'
 
@@ -27,6 +27,7 @@ export const command = defineCommand({
       })
       .option('all', { type: 'boolean', default: false, describe: 'print rows that repeat, too' }),
   run: async (args, terminal) => {
+    if (args.length === 0n) throw new UsageError('length: expected at least 1 byte; found 0')
     const opened = await openHandover([args.image], args, terminal)
     if (!opened) return ExitCode.UNREADABLE
     try {

@@ -5,7 +5,7 @@
 import type { Argv } from 'yargs'
 import { isPageSize, PAGE_SIZES, type PageSize } from '../abi/layout.ts'
 import { hex, type PhysAddr } from '../abi/memory.ts'
-import { khoVersionIds } from '../inspect/decode.ts'
+import { type Handover, khoVersionIds } from '../inspect/decode.ts'
 import { type Candidate, findHandovers } from '../inspect/find.ts'
 import {
   type Image,
@@ -16,6 +16,7 @@ import {
   parseImageSource,
 } from '../inspect/image.ts'
 import { printable } from '../inspect/text.ts'
+import { child } from '../inspect/tree.ts'
 import { addressOption, UsageError } from './command.ts'
 import type { Terminal } from './terminal.ts'
 
@@ -88,12 +89,21 @@ export async function openHandover(
   })
   terminal.progress(undefined)
   if ('problem' in found) {
-    complain(terminal, found.problem)
+    complain(terminal, [found.problem, ...image.warnings].join('; '))
     image.close()
     return undefined
   }
   for (const warning of image.warnings) terminal.err(`kho-inspect: warning: ${printable(warning)}`)
-  return { image, candidates: found.candidates as [Candidate, ...Candidate[]] }
+  const candidates = found.candidates as [Candidate, ...Candidate[]]
+  if (image.hint !== undefined && isDangling(candidates[0].handover)) {
+    terminal.err(`kho-inspect: warning: nothing lies where the root FDT says; ${printable(image.hint)}`)
+  }
+  return { image, candidates }
+}
+
+/** A root FDT whose map is not there at all: the image's addresses may be wrong. */
+function isDangling({ tree, version }: Handover): boolean {
+  return version !== undefined && child(tree, 'preserved') === undefined
 }
 
 async function openImageFiles(

@@ -114,7 +114,11 @@ main().then(
   (error: Error) => {
     // What a coerce function throws comes out of yargs as an error of its own.
     const usage = error instanceof UsageError || error.name === 'YError'
-    complain(usage ? `${error.message} (see kho-inspect --help)` : (error.stack ?? String(error)))
+    complain(
+      usage
+        ? `${error.message.replace(/\s*\n\s*/g, ' ')} (see kho-inspect --help)`
+        : (error.stack ?? String(error)),
+    )
     process.exitCode = usage ? ExitCode.USAGE : ExitCode.UNREADABLE
   },
 )

@@ -33,3 +33,18 @@ export function columnOf(struct: StructType, name: string, target: Target): Colu
     return Math.min(high * 2 ** 32 + view.getUint32(offset + at, true), Number.MAX_SAFE_INTEGER)
   }
 }
+
+/** Like columnOf(), for output: a word above 2^53 is read as a bigint instead of saturating. */
+export function exactColumnOf(
+  struct: StructType,
+  name: string,
+  target: Target,
+): (view: DataView, offset: number) => number | bigint {
+  const column = columnOf(struct, name, target)
+  const { type, offset: at } = fieldOf(struct, name, target)
+  if (type.kind === 'bits') return column
+  return (view, offset) => {
+    const value = column(view, offset)
+    return value < Number.MAX_SAFE_INTEGER ? value : view.getBigUint64(offset + at, true)
+  }
+}

@@ -20,7 +20,7 @@ import type { FdtNodeType } from '../abi/schema.ts'
 import { bootRecord, decodeScratch, type KhoData, scratchFacts, scratchRanges } from './boot-entry.ts'
 import { Budget } from './budget.ts'
 import { reach, type WalkContext } from './chain.ts'
-import { compatiblesOf, distinguish, FdtDecoder } from './component-fdt.ts'
+import { compatiblesOf, distinguish, FdtDecoder, misfit } from './component-fdt.ts'
 import { restoreNames } from './cut-fdt.ts'
 import { behind, FaultList, type Place, ROOT, within } from './faults.ts'
 import type { Fdt, FdtNode } from './fdt.ts'
@@ -189,8 +189,16 @@ class HandoverDecoder {
       expected: knownContracts().join(', '),
       found: found.join(', ') || 'no compatible property',
     })
-    const node = fdt.root && new FdtDecoder(this.#context(), this.#pa).undeclared(fdt.root)
-    if (node) this.#children.push({ ...node, segment: 'kho' })
+    this.#hangTree(this.#likelyRoot(fdt.root as FdtNode, place), fdt)
+  }
+
+  /** An unknown root by the declaration that fits its nodes best: its own nodes, nothing that they point to. */
+  #likelyRoot(node: FdtNode, place: Place): RecordNode {
+    const types = componentByName('kho').versions.map(({ root }) => root as FdtNodeType)
+    const distances = types.map((type) => misfit(type, node, this.#target))
+    const best = types[distances.lastIndexOf(Math.min(...distances))] as FdtNodeType
+    const context = { ...this.#context(), faults: new FaultList(this.#memory) }
+    return new FdtDecoder(context, this.#pa, ROOT).decode(best, node, 'kho', place)
   }
 
   #tryReadings(
@@ -236,15 +244,19 @@ class HandoverDecoder {
   #hangRoot(fdt: Fdt, reading: Reading, place: Place): void {
     const decoder = new FdtDecoder(this.#context(), this.#pa, ROOT)
     const root = decoder.decode(reading.version.root as FdtNodeType, fdt.root as FdtNode, 'kho', place)
-    const subtrees = child(root, 'subtrees')
-    const children = [...this.#rootFacts(fdt), ...root.children.filter((node) => node !== subtrees)]
-    distinguish(children)
-    const length = this.#options.detached ? 0 : fdt.bytes.length
-    this.#children.push({ ...root, pa: this.#pa, length, children, version: reading.version.id })
+    this.#hangTree({ ...root, version: reading.version.id }, fdt)
     const { map } = reading
     const stored = numberAt(root, 'memory_map')
     if (stored === 0n || (stored !== undefined && map.pages.length > 0))
       this.#children.push({ kind: 'preserved', segment: 'preserved', pa: this.#pa, length: 0, map })
+  }
+
+  #hangTree(root: RecordNode, fdt: Fdt): void {
+    const subtrees = child(root, 'subtrees')
+    const children = [...this.#rootFacts(fdt), ...root.children.filter((node) => node !== subtrees)]
+    distinguish(children)
+    const length = this.#options.detached ? 0 : fdt.bytes.length
+    this.#children.push({ ...root, pa: this.#pa, length, children })
     if (subtrees) this.#children.push(subtrees)
   }
 

@@ -50,10 +50,17 @@ export function findHandovers(image: Image, told: FindOptions = {}): Found {
   const options = pageSize ? { ...told, pageSize } : told
   if (options.fdt !== undefined) return atAddress(image, options.fdt, options)
   const boot = bootNote(image)
-  if (boot) return one(image, phys(boot.fdt_addr), { boot, ...options }, 'note')
+  if (boot) return fromNote(image, boot, options)
   if (image.debugfs) return fromDebugfs(image, image.debugfs, options)
   if (image.format === 'fdt') return fromBlob(image, options)
   return byScan(image, options)
+}
+
+function fromNote(image: Image, boot: KhoData, options: FindOptions): Found {
+  const found = one(image, phys(boot.fdt_addr), { boot, ...options }, 'note')
+  return 'problem' in found
+    ? { problem: `${found.problem} (address of the note ${KHO_NOTE_NAME}; --fdt tells another)` }
+    : found
 }
 
 /** The boot entry in a note `KHO` of type 1, if the image has one of the right size. */
@@ -155,6 +162,9 @@ function rank(handovers: readonly Handover[]): readonly Candidate[] {
       score += points
       reasons.push(reason)
     }
+    const against = handover.readings[0]?.reasons.find((reason) => reason.startsWith('-'))
+    if (against) reasons.push(against.slice(2))
+    if (numberAt(child(handover.tree, 'kho'), 'memory_map') === 0n) reasons.push('no map of preserved memory')
     const errors = handover.faults.filter((fault) => fault.severity === 'error').length
     if (errors > 0) judge(-10 * errors, `${errors} faults`)
     const luo = child(handover.tree, 'luo')

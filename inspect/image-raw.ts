@@ -23,7 +23,7 @@ export function openRaw(pieces: readonly PlacedSource[]): OpenedMemory | Problem
       return { problem: `${source.name}: has no end; expected a copy of physical memory` }
     extents.push(...extentsOf(source, address, BigInt(size), 0))
     if (source.cut) warnings.push(`${source.name}: ends at offset ${size}, ${source.cut}`)
-    else if (size % PAGE_BYTES !== 0)
+    else if (size > PAGE_BYTES && size % PAGE_BYTES !== 0)
       warnings.push(`${source.name}: ${size} bytes are no whole number of pages; the end may be missing`)
   }
   const sorted = extents.toSorted((a, b) => (a.start < b.start ? -1 : a.start > b.start ? 1 : 0))

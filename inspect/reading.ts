@@ -85,6 +85,7 @@ function tryReading(
   judgeWalk(faults, judge)
   judgeAlignment(target, facts, judge)
   judgePreserved(map, target, facts, judge)
+  judgeRam(memory, map, judge)
   if (edge.kind === 'chunks') judgeBitmaps(map, edge, target, judge)
   judged.sort((a, b) => Math.abs(b.points) - Math.abs(a.points))
   const score = judged.reduce((sum, { points }) => sum + points, 0)
@@ -136,6 +137,15 @@ function judgePreserved(map: PreservedMap, target: Target, facts: MapFacts, judg
   const inScratch = facts.scratch.length > 0 ? unitsIn(map, facts.scratch) : 0
   if (inScratch > 0)
     judge(-10 * Math.min(inScratch, 10), `${count(inScratch, 'preserved run')} in scratch areas`)
+}
+
+/** What lies behind the last RAM that the image describes is out of place, although a trimmed image may end early. */
+function judgeRam(memory: PhysicalMemory, map: PreservedMap, judge: Judge): void {
+  const end = memory.ranges.at(-1)?.end ?? 0n
+  let beyond = 0
+  for (const extent of map.extents()) if (extent.end > end) beyond += 1
+  if (beyond > 0)
+    judge(-Math.min(beyond, 15), `${count(beyond, 'preserved extent')} beyond the last memory of the image`)
 }
 
 function unitsIn(map: PreservedMap, ranges: readonly PhysRange[]): number {

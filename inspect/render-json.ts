@@ -8,8 +8,9 @@ import { hex } from '../abi/memory.ts'
 import type { Show } from '../abi/schema.ts'
 import type { Handover } from './decode.ts'
 import type { PreservedMap } from './map.ts'
+import type { Reading } from './reading.ts'
 import { decodeText } from './text.ts'
-import type { Node, RecordNode, ValueNode } from './tree.ts'
+import { type Node, parsePath, type RecordNode, type ValueNode } from './tree.ts'
 import type { ElementValue, VmallocArray } from './vmalloc.ts'
 
 export type Json = string | number | boolean | null | Json[] | JsonStream | { [key: string]: Json }
@@ -37,10 +38,20 @@ export function handoverToJson(handover: Handover, options: JsonOptions): Json {
   return {
     schema: DUMP_SCHEMA,
     page_size: handover.target.pageSize,
-    ...(best && { reading: { version: best.version.id, reasons: [...best.reasons] } }),
+    ...(best && { reading: readingToJson(handover.readings) }),
     ...tree,
     faults: handover.faults.map(faultToJson),
   }
+}
+
+/** How the image was read, why, and what spoke against each other way. */
+function readingToJson([best, ...others]: Handover['readings']): Json {
+  const shown = (reading: Reading): { [key: string]: Json } => ({
+    version: reading.version.id,
+    page_size: reading.target.pageSize,
+    reasons: [...reading.reasons],
+  })
+  return best ? { ...shown(best), others: others.map(shown) } : {}
 }
 
 export function nodeToJson(node: Node, options: JsonOptions): Json {
@@ -67,7 +78,7 @@ function recordToJson(record: RecordNode, options: JsonOptions): Json {
     if (item.kind !== 'record' || !item.bulk) continue
     for (const [key, value] of Object.entries(bulkToJson(item.bulk, options))) object.set(key, value)
   }
-  if (record.bulk) object.set('chunks', record.bulk.chunks.length)
+  if (record.bulk?.complete) object.set('chunks', record.bulk.chunks.length)
   return Object.fromEntries(object)
 }
 
@@ -125,15 +136,16 @@ function preservedToJson(map: PreservedMap): Json {
     start: hex(range.start),
     end: hex(range.end),
   })
-  return {
+  const totals: Json = {
     entries,
     bytes: numberToJson(bytes, 'bytes'),
     by_order: Object.fromEntries([...byOrder].map(([order, count]) => [String(order), count])),
     extent_count: extentCount,
     ...(firstExtent && { first_extent: extent(firstExtent) }),
     ...(lastExtent && { last_extent: extent(lastExtent) }),
-    ...(map.missing.length > 0 && { missing_map_pages: map.missing.length }),
   }
+  // Totals of a map with missing pages would pass for the whole.
+  return map.missing.length === 0 ? totals : { missing_map_pages: map.missing.length, known: totals }
 }
 
 export function faultToJson(fault: Fault): Json {
@@ -154,7 +166,7 @@ export function faultToJson(fault: Fault): Json {
 /** JSON text in pieces, indented by two; streams are written element by element. */
 export function* jsonText(value: Json, indent = ''): Generator<string> {
   if (value instanceof JsonStream || Array.isArray(value)) {
-    yield* sequenceText(value instanceof JsonStream ? value.items() : value, indent)
+    yield* sequenceText(value, indent)
   } else if (value !== null && typeof value === 'object') {
     const inner = `${indent}  `
     let separator = '{\n'
@@ -171,24 +183,42 @@ export function* jsonText(value: Json, indent = ''): Generator<string> {
 
 /** What JSON leaves as it is and a terminal does not: DEL, C1 controls, invisible and reordering characters. */
 const UNSAFE = /[\x7f-\x9f\p{Cf}\u2028\u2029]/gu
+const NOT_ASCII = /[^\x20-\x7e]/
 
 function quotedJson(value: string | number | boolean | null): string {
-  return JSON.stringify(value).replace(UNSAFE, (character) =>
+  const text = JSON.stringify(value)
+  if (typeof value !== 'string' || !NOT_ASCII.test(text)) return text
+  return text.replace(UNSAFE, (character) =>
     Array.from({ length: character.length }, (_, i) => {
       return `\\u${character.charCodeAt(i).toString(16).padStart(4, '0')}`
     }).join(''),
   )
 }
 
-function* sequenceText(items: Iterable<Json>, indent: string): Generator<string> {
+/** Elements of a stream take one line each: there may be millions. */
+function* sequenceText(value: JsonStream | Json[], indent: string): Generator<string> {
+  const isStream = value instanceof JsonStream
+  const items = isStream ? value.items() : value
   const inner = `${indent}  `
   let separator = '[\n'
   for (const item of items) {
     yield `${separator}${inner}`
-    yield* jsonText(item, inner)
+    if (isStream) yield JSON.stringify(item)
+    else yield* jsonText(item, inner)
     separator = ',\n'
   }
   yield separator === '[\n' ? '[]' : `\n${indent}]`
+}
+
+/** The value under a path of keys and indexes; undefined where there is none. */
+export function jsonAt(value: Json, path: string): Json | undefined {
+  let at: Json | undefined = value
+  for (const segment of parsePath(path) ?? ['']) {
+    if (at === null || typeof at !== 'object' || at instanceof JsonStream) return undefined
+    const key = typeof segment === 'string' ? segment : String(segment.element)
+    at = Object.hasOwn(at, key) ? (at as { [key: string]: Json })[key] : undefined
+  }
+  return at
 }
 
 /** The same value with streams turned into arrays, for writers that need it whole. */

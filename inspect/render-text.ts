@@ -5,6 +5,7 @@
 import { type Fault, formatHop } from '../abi/fault.ts'
 import { hex, hex64 } from '../abi/memory.ts'
 import { formatContract, releases } from '../abi/registry.ts'
+
 import type { Handover } from './decode.ts'
 import { folioOrders } from './folios.ts'
 import type { PreservedMap } from './map.ts'
@@ -13,6 +14,7 @@ import type { Reading } from './reading.ts'
 import { quoted, showFlags, showScalar } from './scalar.ts'
 import { decodeText, formatBytes, formatCount, printable } from './text.ts'
 import { child, childrenOf, itemsAt, type Node, numberAt, type RecordNode, type ValueNode } from './tree.ts'
+import type { VmallocArray } from './vmalloc.ts'
 
 export interface TextOptions {
   readonly paint: Paint
@@ -336,7 +338,11 @@ class Printer {
     const mix = [...orders].map(
       ([order, n]) => `${formatCount(n)} × ${formatBytes(bulk.target.pageSize * 2 ** order)}`,
     )
-    return `${count(total, 'folio')}${mix.length > 0 ? ` (${mix.join(', ')})` : ''} in ${count(bulk.chunks.length, 'vmalloc chunk')}`
+    return `${count(total, 'folio')}${mix.length > 0 ? ` (${mix.join(', ')})` : ''} in ${this.#chunks(bulk, 'vmalloc chunk')}`
+  }
+
+  #chunks(bulk: VmallocArray, noun: string): string {
+    return bulk.complete ? count(bulk.chunks.length, noun) : `${noun}s of which some are not in the image`
   }
 
   #flb(flb: Node): Branch {
@@ -372,7 +378,7 @@ class Printer {
 
   #version(node: RecordNode): string {
     const bulk = node.bulk
-      ? `, ${count(node.bulk.count, node.bulk.item)} in ${count(node.bulk.chunks.length, 'chunk')}`
+      ? `, ${count(node.bulk.count, node.bulk.item)} in ${this.#chunks(node.bulk, 'chunk')}`
       : ''
     return `${node.version ? ` ${node.version}` : ''}${bulk}`
   }

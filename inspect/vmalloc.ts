@@ -4,6 +4,7 @@
  *
  * Mirrors kho_restore_vmalloc() (kernel/liveupdate/kexec_handover.c).
  */
+
 import type { FaultCode } from '../abi/fault.ts'
 import { khoVmalloc, vmallocChunkCapacity } from '../abi/kho-vmalloc.ts'
 import { fieldOf, layoutOf, type Target } from '../abi/layout.ts'
@@ -12,6 +13,7 @@ import { hex, phys } from '../abi/memory.ts'
 import type { IntType, StructType, VmallocEdge } from '../abi/schema.ts'
 import { MAX_ELEMENTS } from './budget.ts'
 import { Chain, type Pointer, type WalkContext } from './chain.ts'
+import { exactColumnOf } from './columns.ts'
 import type { Place } from './faults.ts'
 import { readBytes } from './read.ts'
 import { decodeStruct } from './record.ts'
@@ -41,6 +43,8 @@ export class VmallocArray {
   readonly groups: BigUint64Array
   /** Elements that the record beside the descriptor counts. */
   readonly count: number
+  /** The chain of chunks was followed to its end. */
+  readonly complete: boolean
   readonly elementSize: number
   readonly #memory: PhysicalMemory
   /** Bytes of one group. */
@@ -49,7 +53,7 @@ export class VmallocArray {
   constructor(
     memory: PhysicalMemory,
     target: Target,
-    link: { edge: VmallocEdge; descriptor: VmallocDescriptor; count: number },
+    link: { edge: VmallocEdge; descriptor: VmallocDescriptor; count: number; complete: boolean },
     chunks: readonly PhysAddr[],
     groups: BigUint64Array,
   ) {
@@ -60,6 +64,7 @@ export class VmallocArray {
     this.target = target
     this.chunk = link.edge.chunk
     this.count = link.count
+    this.complete = link.complete
     this.chunks = chunks
     this.groups = groups
     this.elementSize = this.element.kind === 'int' ? this.element.bytes : layoutOf(this.element, target).size
@@ -92,11 +97,22 @@ export class VmallocArray {
     }
   }
 
-  /** Every element that the image holds, in order; for output, not for bulk work. */
+  /** Every element that the image holds, in order. */
   *values(): Generator<ElementValue> {
+    const { element } = this
+    const fields = element.kind === 'struct' ? Object.keys(element.fields) : []
+    const words =
+      element.kind === 'struct' ? fields.map((field) => exactColumnOf(element, field, this.target)) : []
     for (const { count, bytes } of this.pieces()) {
-      for (let i = 0; i < count; i++)
-        yield this.decode(bytes.subarray(i * this.elementSize, (i + 1) * this.elementSize))
+      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+      for (let at = 0; at < count * this.elementSize; at += this.elementSize) {
+        if (words.length === 0) yield this.decode(bytes.subarray(at, at + this.elementSize))
+        else {
+          const value: Record<string, number | bigint> = {}
+          for (const [i, word] of words.entries()) value[fields[i] as string] = word(view, at)
+          yield value
+        }
+      }
     }
   }
 
@@ -150,7 +166,7 @@ export function walkVmalloc(
     fault('VMALLOC_PAGES', 'the chunks do not hold what total_pages says', expected, found)
   }
   const shown = count > BigInt(Number.MAX_SAFE_INTEGER) ? Number.MAX_SAFE_INTEGER : Number(count)
-  const link = { edge, descriptor, count: shown }
+  const link = { edge, descriptor, count: shown, complete }
   const arrayOf = (groups: BigUint64Array): VmallocArray =>
     new VmallocArray(context.memory, context.target, link, list.chunks, groups)
   const array = arrayOf(list.groups)
