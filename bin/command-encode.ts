@@ -76,14 +76,28 @@ export const command = defineCommand({
     const format = formatOf(output, args.format)
     const source = await sourceOf(args, terminal)
     if ('exitCode' in source) return source.exitCode
-    const file = outputFile(format, source, args.allRam)
-    if ('problem' in file) {
-      complain(terminal, `${output}: ${file.problem}`)
-      return ExitCode.USAGE
+    try {
+      return await write(output, format, source, args.allRam, terminal)
+    } finally {
+      source.close?.()
     }
-    return output === STDOUT ? await writeToPipe(file, terminal) : writeToFile(output, file, source, terminal)
   },
 })
+
+async function write(
+  output: string,
+  format: OutputFormat,
+  source: EncodeSource,
+  allRam: boolean,
+  terminal: Terminal,
+): Promise<number> {
+  const file = outputFile(format, source, allRam)
+  if ('problem' in file) {
+    complain(terminal, `${output}: ${file.problem}`)
+    return ExitCode.USAGE
+  }
+  return output === STDOUT ? await writeToPipe(file, terminal) : writeToFile(output, file, source, terminal)
+}
 
 function outputFile(format: OutputFormat, source: EncodeSource, allRam: boolean): ImageFile | Unwritable {
   if (format === 'json') return bytesFile(new TextEncoder().encode(formatHandoverDocument(source.document)))

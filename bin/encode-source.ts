@@ -5,11 +5,13 @@
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { Architecture } from '../abi/machine.ts'
+import { phys } from '../abi/memory.ts'
 import { HANDOVER_SCHEMA, type HandoverDocument } from '../encode/handover.ts'
 import type { OutputMachine } from '../encode/image-format.ts'
 import { heldMemory } from '../encode/image-held.ts'
 import { trimmed, type WritableMemory } from '../encode/image-pieces.ts'
 import { parseHandoverDocument } from '../encode/json-document.ts'
+import type { SparseMemory } from '../encode/memory.ts'
 import {
   encodeScenario,
   type FileReader,
@@ -18,6 +20,8 @@ import {
 } from '../encode/scenario.ts'
 import type { EncodeProblem } from '../encode/write.ts'
 import { type WrittenHandover, writeHandover } from '../encode/write-handover.ts'
+import type { Handover } from '../inspect/decode.ts'
+import { child } from '../inspect/tree.ts'
 import { documentOf } from './document.ts'
 import { complain, type ImageArguments, listCandidates, openHandover } from './image-arguments.ts'
 import { ExitCode, type Terminal } from './terminal.ts'
@@ -29,6 +33,8 @@ export interface EncodeSource extends OutputMachine {
   /** All RAM, and what of it the handover owns. */
   readonly ram: WritableMemory
   readonly held: WritableMemory
+  /** Ends what the memory is read from, where that is a file. */
+  readonly close?: () => void
 }
 
 /** The exit code, after the reason was printed. */
@@ -81,7 +87,10 @@ function sourceFromJson(file: string, text: string, terminal: Terminal): EncodeS
   return refuse(file, problemLines(file, problems), terminal)
 }
 
-/** Decodes an image; what was found is encoded at the same addresses. */
+/**
+ * Decodes an image; what was found is encoded at the same addresses, and what is preserved besides (the
+ * contents of files and regions) is copied when it is written. The source holds the image open.
+ */
 export async function sourceFromImage(
   file: string,
   args: ImageArguments,
@@ -90,12 +99,26 @@ export async function sourceFromImage(
 ): Promise<EncodeSource | NoSource> {
   const opened = await openHandover([file], args, terminal)
   if (!opened) return { exitCode: ExitCode.UNREADABLE }
-  try {
-    listCandidates(opened.candidates, terminal)
-    const document = documentOf(opened.candidates[0].handover)
-    return sourceFromDocument(file, { ...document, ...(arch && { arch }) }, terminal)
-  } finally {
-    opened.image.close()
+  listCandidates(opened.candidates, terminal)
+  const { handover } = opened.candidates[0]
+  const document = { ...documentOf(handover), ...(arch && { arch }) }
+  const copy = (memory: SparseMemory): void => copyPreserved(handover, memory)
+  const source = sourceFromDocument(file, document, terminal, copy)
+  return 'exitCode' in source ? source : { ...source, close: () => opened.image.close() }
+}
+
+/** Preserved memory that the image holds; pages that the encoder writes keep what it wrote. */
+function copyPreserved({ tree, memory: image }: Handover, memory: SparseMemory): void {
+  const preserved = child(tree, 'preserved')
+  if (preserved?.kind !== 'preserved') return
+  for (const { start, end } of preserved.map.extents()) {
+    for (let at = start; at < end; ) {
+      const { state, until } = image.presence(phys(at))
+      const stop = until < end ? until : end
+      if (state === 'present')
+        memory.generate({ start: phys(at), end: stop }, (pa, out) => void image.read(pa, out))
+      at = stop
+    }
   }
 }
 
@@ -103,9 +126,11 @@ function sourceFromDocument(
   file: string,
   document: HandoverDocument,
   terminal: Terminal,
+  complete: (memory: SparseMemory) => void = () => {},
 ): EncodeSource | NoSource {
   const written = writeHandover(document)
   if (written.problems.length > 0) return refuse(file, problemLines(file, written.problems), terminal)
+  complete(written.memory)
   // What a document does not describe is not known to be zeros.
   const held = trimmed(written.memory)
   const label = document.versions.kho ?? 'unknown version'
