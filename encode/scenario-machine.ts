@@ -206,6 +206,6 @@ export function releasesThatHave(has: (versions: ReleaseVersions) => boolean): s
 }
 
 /** The key of a component in a document. */
-export function keyOf(name: ComponentName): string {
+function keyOf(name: ComponentName): string {
   return components.find((component) => component.name === name)?.key ?? name
 }
