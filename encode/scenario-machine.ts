@@ -11,7 +11,6 @@ import {
   type ComponentName,
   type ComponentVersion,
   componentByName,
-  components,
   type Release,
   type ReleaseVersions,
   releaseFor,
@@ -203,9 +202,4 @@ export function releasesThatHave(has: (versions: ReleaseVersions) => boolean): s
     .filter(({ versions, unreleased }) => !unreleased && has(versions))
     .map(({ name }) => name)
   return names.join(', ')
-}
-
-/** The key of a component in a document. */
-function keyOf(name: ComponentName): string {
-  return components.find((component) => component.name === name)?.key ?? name
 }
