@@ -66,5 +66,7 @@ export const khoV3 = root('kho-v3', 'edited', radixKeyWidth, sizedBlob, abiHeade
 /** Linux 7.2 and later (commit 0349ff288705): KHO blocks enter the contract, these bytes are the same. */
 export const khoV4 = root('kho-v4', 'edited', radixKeyWidth, sizedBlob, abiHeader)
 
-/** What the root's compatible string of every version looks like; what a scan for handovers accepts. */
-export const KHO_COMPATIBLE = /^kho-v[0-9]+$/
+/** How the root's compatible string of every version begins. */
+export const KHO_COMPATIBLE_PREFIX = 'kho-v'
+/** What it looks like; what a scan for handovers accepts. */
+export const KHO_COMPATIBLE = new RegExp(`^${KHO_COMPATIBLE_PREFIX}[0-9]+$`)

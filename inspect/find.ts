@@ -5,7 +5,7 @@
  */
 import { KHO_NOTE_NAME, KHO_NOTE_TYPE, khoData } from '../abi/boot.ts'
 import { FDT_MAGIC } from '../abi/fdt.ts'
-import { KHO_COMPATIBLE } from '../abi/kho.ts'
+import { KHO_COMPATIBLE, KHO_COMPATIBLE_PREFIX } from '../abi/kho.ts'
 import { layoutOf } from '../abi/layout.ts'
 import { hex, type PhysAddr, type PhysicalMemory, phys } from '../abi/memory.ts'
 import type { KhoData } from './boot-entry.ts'
@@ -44,6 +44,8 @@ const SCAN_FDT_BYTES = 65536
 /** Root FDTs decoded for the ranking; a dump holds two in normal life. */
 const MAX_CANDIDATES = 32
 const OTHERS_NAMED = 3
+/** FDTs parsed in one scan; a dump holds a few with the string that is looked for. */
+const MAX_PARSED = 1000
 
 export function findHandovers(image: Image, told: FindOptions = {}): Found {
   const pageSize = told.pageSize ?? image.pageSize
@@ -125,6 +127,7 @@ function byScan(image: Image, options: FindOptions): Found {
   const roots: PhysAddr[] = []
   const others: string[] = []
   let fdts = 0
+  let parsed = 0
   scanPages(
     image,
     SCAN_STRIDE,
@@ -132,7 +135,11 @@ function byScan(image: Image, options: FindOptions): Found {
     (pa, head) => {
       if (!hasFdtMagic(head)) return
       fdts += 1
-      const strings = compatibleAt(image, pa, head)
+      const bytes = readLeading(image, pa, Math.min(fdtTotalSize(head) ?? 0, SCAN_FDT_BYTES))
+      if (!mayBeRoot(bytes) && others.length >= OTHERS_NAMED) return
+      parsed += 1
+      if (parsed > MAX_PARSED) return
+      const strings = compatiblesOf(readFdt(bytes).root)
       if (strings.some((text) => KHO_COMPATIBLE.test(text))) {
         if (roots.length < MAX_CANDIDATES) roots.push(pa)
       } else if (others.length < OTHERS_NAMED) others.push(`'${strings[0] ?? ''}' at ${hex(pa)}`)
@@ -148,9 +155,9 @@ function byScan(image: Image, options: FindOptions): Found {
   }
 }
 
-function compatibleAt(memory: PhysicalMemory, pa: PhysAddr, head: Uint8Array): readonly string[] {
-  const length = Math.min(fdtTotalSize(head) ?? 0, SCAN_FDT_BYTES)
-  return compatiblesOf(readFdt(readLeading(memory, pa, length)).root)
+/** Much cheaper than to parse an FDT: whether it holds the string that is looked for at all. */
+function mayBeRoot(bytes: Uint8Array): boolean {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).includes(KHO_COMPATIBLE_PREFIX)
 }
 
 /** Best first: sound before broken, filled before empty, the later count of handovers before the earlier. */
