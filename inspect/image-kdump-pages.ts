@@ -100,7 +100,7 @@ export class KdumpMemory implements PhysicalMemory {
     const { ram, dumped } = part ?? (this.#parts[0] as Part)
     if (!ram.has(frame) && !dumped.has(frame)) {
       const end = Math.min(ram.runEnd(frame), dumped.runEnd(frame))
-      return { state: 'hole', until: end === this.#nrFrames ? ADDRESS_SPACE : this.#addressOf(end) }
+      return { state: 'hole', until: this.#addressOf(end) }
     }
     if (!part) {
       const until = Math.min(

@@ -342,11 +342,9 @@ describe('kdump', () => {
     view.setBigUint64(at.end, BigInt(end), true)
     const blocks = 1 + view.getUint32(432, true) + view.getUint32(436, true)
     // Below 4 MiB every frame was dumped, so a frame's rank is its number.
-    bytes.copyWithin(
-      blocks * 4096,
-      blocks * 4096 + start * descriptorBytes,
-      blocks * 4096 + 1024 * descriptorBytes,
-    )
+    const table = blocks * 4096
+    bytes.copyWithin(table, table + start * descriptorBytes, table + 1024 * descriptorBytes)
+    bytes.fill(0, table + (1024 - start) * descriptorBytes, table + 1024 * descriptorBytes)
     return save(bytes)
   }
 
@@ -492,6 +490,17 @@ describe('kdump', () => {
       ],
     ]
     for (const [change, message] of cases) expect(await problemOf(patched(change))).toMatch(message)
+  })
+
+  it('reads more pages than it keeps', async () => {
+    const many = new TestMemory([{ start: 0x1000n, content: noise(700 * 4096) }])
+    const image = await open(
+      writeImage(join(directory, 'many.kdump'), writeKdump(many, { arch: 'x86_64', pageSize: 4096 })),
+    )
+    const all = { start: 0x1000n, end: 0x1000n + 700n * 4096n }
+    for (let round = 0; round < 3; round += 1)
+      expect(digest(bytesOf(image, all))).toBe(digest(bytesOf(many, all)))
+    image.close()
   })
 
   it('warns of a dump that its dumper could not finish', async () => {

@@ -91,6 +91,9 @@ describe('recognition', () => {
     expect(asRaw.format).toBe('raw')
     expect(bytesOf(asRaw, { start: 0n, end: 4n })).toEqual(Uint8Array.of(0x7f, 0x45, 0x4c, 0x46))
     asRaw.close()
+    const flat = await open(file('a.flat', `makedumpfile${'\0'.repeat(5000)}`), { format: 'raw' })
+    expect(new TextDecoder().decode(bytesOf(flat, { start: 0n, end: 12n }))).toBe('makedumpfile')
+    flat.close()
     expect(await problemOf(elf, { format: 'lime' })).toMatch(
       /no LiME header: expected the magic 0x4c694d45, found 0x464c457f \(offset 0\)/,
     )

@@ -38,6 +38,12 @@ const file = (name: string): string => join(directory, name)
 const note = { fdt_addr: 0x10_4000n, fdt_size: 4096n, scratch_addr: 0x6000n, scratch_size: 48n }
 const arch = 'x86_64'
 
+/** Zeros before, between and behind other bytes, longer than what a writer leaves out at a time. */
+const holey = new Uint8Array(0x30_0000)
+holey.set(noise(0x1_2345, 3), 0x4_0000)
+holey.set(noise(0x100, 4), 0x11_fff0)
+holey.set(noise(0x2_0000, 5), 0x1e_0000)
+
 /** All three states, neighbours in each combination, zeros, text, noise, and memory above 4 GiB. */
 const memory = new TestMemory([
   { start: 0x1000n, content: noise(0x3000) },
@@ -47,6 +53,7 @@ const memory = new TestMemory([
   { start: 0x10_3000n, content: new Uint8Array(0x1000) },
   { start: 0x10_4000n, content: new TextEncoder().encode('handover '.repeat(8192)).subarray(0, 0x1_0000) },
   { start: 0x20_0000n, content: 0x1000n },
+  { start: 0x1_0000_0000n, content: holey },
   { start: 0x1_4000_0000n, content: noise(0x2000, 7) },
 ])
 const states = statesOf(memory)
@@ -302,6 +309,7 @@ describe('readelf', () => {
       [0x10_0000n, 0n, 0x3000n],
       [0x10_3000n, 0x1_1000n, 0x1_1000n],
       [0x20_0000n, 0n, 0x1000n],
+      [0x1_0000_0000n, 0x30_0000n, 0x30_0000n],
       [0x1_4000_0000n, 0x2000n, 0x2000n],
     ])
     const bytes = readFileSync(path)
