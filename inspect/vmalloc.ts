@@ -170,11 +170,12 @@ export function walkVmalloc(
   const arrayOf = (groups: BigUint64Array): VmallocArray =>
     new VmallocArray(context.memory, context.target, link, list.chunks, groups)
   const array = arrayOf(list.groups)
-  const overlap = firstOverlap(array)
-  if (overlap !== undefined) {
-    const found = `${hex(array.groups[overlap] as bigint)} a second time, as number ${overlap}`
-    fault('REACHED_TWICE', 'a group of a vmalloc area was reached before', 'memory of its own', found)
-    return arrayOf(array.groups.subarray(0, overlap))
+  const repeated = firstReached(context, array)
+  if (repeated) {
+    const found = `${hex(repeated.group)}, already ${repeated.before}`
+    const message = `group ${repeated.index} of a vmalloc area was reached before`
+    fault('REACHED_TWICE', message, 'memory of its own', found)
+    return arrayOf(array.groups.subarray(0, repeated.index))
   }
   if (complete && array.available < shown) {
     const message = 'more elements than the memory behind the descriptor holds'
@@ -289,22 +290,17 @@ class GroupCollector {
   }
 }
 
-/** Number of the first group that shares memory with one before it. */
-function firstOverlap({ groups, groupBytes }: VmallocArray): number | undefined {
-  const size = BigInt(groupBytes)
-  const sorted = groups.slice().sort()
-  if (!sorted.some((group, i) => i > 0 && group - (sorted[i - 1] as bigint) < size)) return undefined
-  const starts = new Map<bigint, bigint>()
-  const isTaken = (slot: bigint, group: bigint): boolean => {
-    const start = starts.get(slot)
-    return start !== undefined && group < start + size && start < group + size
+/** Registers the groups; the first whose address was reached before ends that, and is returned. */
+function firstReached(
+  { reached }: WalkContext,
+  { groups }: VmallocArray,
+): { readonly index: number; readonly group: bigint; readonly before: string } | undefined {
+  for (const [index, group] of groups.entries()) {
+    const before = reached.get(group)
+    if (before !== undefined) return { index, group, before }
+    reached.set(group, 'a group of a vmalloc area')
   }
-  return groups.findIndex((group) => {
-    const slot = group / size
-    if (isTaken(slot - 1n, group) || isTaken(slot, group) || isTaken(slot + 1n, group)) return true
-    starts.set(slot, group)
-    return false
-  })
+  return undefined
 }
 
 /** One fault for all groups whose elements the image does not hold. */
