@@ -327,7 +327,7 @@ describe('through the entry', () => {
     [
       ['abi', 'shw', 'kho-v4'],
       2,
-      'kho-inspect: Invalid values:\n  Argument: action, Given: "shw", Choices: "list", "releases", "show", "diff", "check", "lint", "export", "freeze" (see kho-inspect --help)\n',
+      'kho-inspect: Invalid values: Argument: action, Given: "shw", Choices: "list", "releases", "show", "diff", "check", "lint", "export", "freeze" (see kho-inspect --help)\n',
     ],
     [['abi', 'show'], 2, 'kho-inspect: expected kho-inspect abi show NAME... (see kho-inspect --help)\n'],
     [
