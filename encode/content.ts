@@ -44,7 +44,7 @@ export function contentSource(content: Content): ContentSource {
 }
 
 /** Periodic contents with periods above this are worth being told apart from the zeros between. */
-const DENSE_PERIOD = 64 * 1024
+const DENSE_PERIOD = 16 * 1024
 
 /** Where a whole of `length` bytes lies between two offsets. */
 function* wholePart(length: bigint, from: bigint, to: bigint): Generator<Part> {
