@@ -1,0 +1,107 @@
+/** What is offered to other people's tests: the fixtures command, the library entry, the matchers. */
+import { createHash } from 'node:crypto'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { releases } from '../abi/registry.ts'
+import { fixture, fixtureNames, fixtures } from '../testing/fixtures.ts'
+import '../testing/vitest.ts'
+import { openImage } from '../inspect/image.ts'
+import { kho, realPath } from './support/images.ts'
+
+let directory: string
+beforeAll(() => {
+  directory = mkdtempSync(`${tmpdir()}/kho-inspect-`)
+})
+afterAll(() => rmSync(directory, { recursive: true }))
+
+interface Manifest {
+  readonly release: string
+  readonly fixtures: readonly {
+    readonly name: string
+    readonly file: string
+    readonly sessions: number
+    readonly files: number
+  }[]
+}
+
+describe.each(['linux-6.17', 'linux-7.1', 'linux-7.2'])('fixtures for %s', (release) => {
+  test('each image of the manifest decodes to what it says; the same command writes the same bytes', () => {
+    const [first, second] = ['a', 'b'].map((run) => `${directory}/${release}-${run}`) as [string, string]
+    for (const path of [first, second]) expect(kho(['fixtures', path, '--release', release]).status).toBe(0)
+    const manifest: Manifest = JSON.parse(readFileSync(`${first}/manifest.json`, 'utf8'))
+    expect(manifest.release).toBe(release)
+    expect(manifest.fixtures.length).toBeGreaterThan(3)
+    for (const { file } of manifest.fixtures) {
+      const [a, b] = [first, second].map((path) =>
+        createHash('sha256')
+          .update(readFileSync(`${path}/${file}`))
+          .digest('hex'),
+      )
+      expect([file, a]).toEqual([file, b])
+    }
+    const largest = manifest.fixtures.find(({ name }) => name === 'one-session') ?? manifest.fixtures[0]
+    const document = JSON.parse(kho(['dump', '--json', `${first}/${largest?.file}`]).stdout)
+    expect(document.faults).toEqual([])
+    const sessions: { files: unknown[] }[] = document.luo?.sessions ?? []
+    expect([sessions.length, sessions.flatMap(({ files }) => files).length]).toEqual([
+      largest?.sessions ?? 0,
+      largest?.files ?? 0,
+    ])
+  })
+})
+
+test.each(releases.map(({ name }) => name))(
+  'every concept that %s knows makes a valid handover',
+  async (release) => {
+    let made = 0
+    for await (const one of fixtures({ release })) {
+      if (!('memory' in one)) continue
+      expect(one).toBeValidHandover()
+      made += 1
+    }
+    expect(made).toBeGreaterThan(3)
+    expect(made).toBeLessThanOrEqual(fixtureNames().length)
+  },
+)
+
+describe('matchers', () => {
+  const image = realPath('linux-7.3-x86_64-basic')
+
+  test('hold of a real image, by name', async () => {
+    await expect(image).toBeValidHandover()
+    await expect(image).toHoldSession('vm-alpha')
+    await expect(image).toHoldFile('database', 7, { size: 20480, seals: 6 })
+    await expect(image).toHoldFlb('liveupdate-test-flb-v0')
+    await expect(image).toHoldReserveMem('trace')
+    await expect(image).not.toHoldSession('vm-beta')
+    await expect(image).not.toHoldFile('database', 7, { size: 20481 })
+  })
+
+  test('hold of a fixture, at once', async () => {
+    const one = await fixture('one-session', { release: 'linux-7.2' })
+    expect(one).toBeValidHandover()
+    expect(one).toHoldFile('vm-alpha', 1, { size: 10000, position: 1234 })
+    expect(() => expect(one).toHoldSession('nobody')).toThrow(/vm-alpha/)
+  })
+
+  test('a broken handover is named, with its faults', async () => {
+    const opened = await openImage([{ path: image }])
+    if (!opened.ok) throw new Error(opened.problem)
+    const { image: memory } = opened
+    const broken = {
+      ...memory,
+      ranges: memory.ranges,
+      read: (pa: Parameters<typeof memory.read>[0], out: Uint8Array) => {
+        const count = memory.read(pa, out)
+        const at = Number(0x1edc008n - pa)
+        if (at >= 0 && at < count) out[at] = 0
+        return count
+      },
+      presence: memory.presence.bind(memory),
+      filePosition: memory.filePosition.bind(memory),
+    }
+    expect(() => expect(broken).toBeValidHandover()).toThrow(/COUNT_ZERO/)
+    memory.close()
+  })
+})
