@@ -8,16 +8,19 @@ export class GeneratedMemory implements PhysicalMemory {
   readonly ranges
   readonly #pageAt: (number: number) => Uint8Array
   readonly #start: bigint
+  readonly #end: bigint
 
-  /** Pages of 4 KiB from `start` on, by their number from there. */
-  constructor(start: bigint, pageAt: (number: number) => Uint8Array) {
+  /** Pages of 4 KiB from `start` to `end`, by their number from there. */
+  constructor(start: bigint, pageAt: (number: number) => Uint8Array, end: bigint = ADDRESS_SPACE) {
     this.#start = start
+    this.#end = end
     this.#pageAt = pageAt
-    this.ranges = [{ start: phys(start), end: ADDRESS_SPACE }]
+    this.ranges = [{ start: phys(start), end }]
   }
 
   read(pa: PhysAddr, out: Uint8Array): number {
-    if (pa < this.#start) return 0
+    if (pa < this.#start || pa >= this.#end) return 0
+    if (pa + BigInt(out.length) > this.#end) return this.read(pa, out.subarray(0, Number(this.#end - pa)))
     const skip = Number(pa % BigInt(PAGE))
     const first = Number((pa - this.#start) / BigInt(PAGE))
     for (let done = 0; done < out.length; ) {
@@ -31,9 +34,8 @@ export class GeneratedMemory implements PhysicalMemory {
   }
 
   presence(pa: PhysAddr): { readonly state: Presence; readonly until: bigint } {
-    return pa < this.#start
-      ? { state: 'hole', until: this.#start }
-      : { state: 'present', until: ADDRESS_SPACE }
+    if (pa < this.#start) return { state: 'hole', until: this.#start }
+    return pa < this.#end ? { state: 'present', until: this.#end } : { state: 'hole', until: ADDRESS_SPACE }
   }
 
   filePosition(): undefined {

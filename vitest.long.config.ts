@@ -1,0 +1,11 @@
+/** `npm run fuzz`: what takes minutes. FUZZ_RUNS and FUZZ_SEED say how much of it, and which. */
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: {
+    include: ['test/fuzz.test.ts', 'test/long/*.ts'],
+    env: { FUZZ_RUNS: process.env.FUZZ_RUNS ?? '5000' },
+    fileParallelism: false,
+    testTimeout: 3_600_000,
+  },
+})
