@@ -134,14 +134,6 @@ function takeSegments(source: ByteSource, segments: readonly Phdr[]): OpenedMemo
       `${source.name}: ${loads.length - placed.length} segments without a physical address are left out`,
     )
   }
-  const cut = placed.filter(
-    ({ p_offset, p_filesz }) => p_offset + p_filesz > BigInt(source.size ?? Number.MAX_SAFE_INTEGER),
-  )
-  if (cut.length > 0) {
-    warnings.push(
-      `${source.name}: is cut off: ${cut.length} of ${placed.length} segments go on behind its end; ${describeEnd(source)}`,
-    )
-  }
   return { memory: taken.memory, notes, warnings: [...warnings, ...taken.warnings] }
 }
 

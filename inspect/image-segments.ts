@@ -18,6 +18,8 @@ export interface Extent {
   /** Of `start`, in the source. */
   readonly offset: number
   readonly reason?: string
+  /** Left out not by the dumper, but because the file is too short. */
+  readonly lost?: boolean
 }
 
 /** What the opener of a container format returns. */
@@ -47,13 +49,10 @@ export function extentsOf(source: ByteSource, start: bigint, length: bigint, off
   const edge = start + held < end ? start + held : end
   const extents: Extent[] = []
   if (edge > start) extents.push({ start, end: edge, source, offset })
-  if (edge < end)
-    extents.push({
-      start: edge,
-      end,
-      offset: 0,
-      reason: `${source.name}: ${describeEnd(source)}, before this memory`,
-    })
+  if (edge < end) {
+    const reason = `${source.name}: ${describeEnd(source)}, before this memory`
+    extents.push({ start: edge, end, offset: 0, reason, lost: true })
+  }
   return extents
 }
 
@@ -94,12 +93,15 @@ export function memoryOf(
       problem: `${source.name}: its segments have ${held} bytes in the file, which has ${source.size}`,
     }
   }
-  const warnings =
-    overlaps === 0
-      ? []
-      : [
-          `${source.name}: ${overlaps} segments overlap earlier ones in physical memory; the first of each counts`,
-        ]
+  const warnings: string[] = []
+  const lost = arranged.reduce((sum, extent) => (extent.lost ? sum + (extent.end - extent.start) : sum), 0n)
+  if (lost > 0n)
+    warnings.push(`${source.name}: is cut off: ${describeEnd(source)}, ${lost} bytes of memory early`)
+  if (overlaps > 0) {
+    warnings.push(
+      `${source.name}: ${overlaps} segments overlap earlier ones in physical memory; the first of each counts`,
+    )
+  }
   return { memory: new SegmentMemory(arranged), warnings }
 }
 

@@ -161,6 +161,9 @@ describe('ELF core', () => {
     expect(image.presence(phys(0x3000n)).reason).toBe(
       `${path}: the file ends at offset ${120 + 0x1800}, before this memory`,
     )
+    expect(image.warnings).toEqual([
+      `${path}: is cut off: the file ends at offset ${120 + 0x1800}, ${0x1800} bytes of memory early`,
+    ])
     image.close()
   })
 
@@ -294,6 +297,9 @@ describe('LiME', () => {
     ).toEqual([
       ['present', 0x10_0800n],
       ['excluded', 0x10_2000n],
+    ])
+    expect(image.warnings).toEqual([
+      expect.stringMatching(/is cut off: the file ends at offset \d+, 6144 bytes of memory early$/),
     ])
     image.close()
   })
