@@ -270,6 +270,7 @@ function writeUnit(
 ): PhysAddr {
   if (at === 0n) return phys(0)
   const pa = site.unit(at, order, path)
+  if (site.surveying) return pa ?? phys(0)
   const unit = new Uint8Array(site.target.pageSize * 2 ** order)
   unit.set(bytes.subarray(0, unit.length))
   site.write(pa, unit, path, Math.min(bytes.length, unit.length))

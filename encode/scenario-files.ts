@@ -22,13 +22,16 @@ export class FileBuilder {
   readonly #machine: ScenarioMachine
   readonly #context: ContentContext
   readonly #version: string | undefined
+  /** The struct that a memfd leaves. */
+  readonly #struct: StructType | undefined
   #records = 0
 
   constructor(machine: ScenarioMachine, context: ContentContext) {
     this.#machine = machine
     this.#context = context
-    const contract = versionOf(machine, 'memfd')?.contract
+    const { contract, root } = versionOf(machine, 'memfd') ?? {}
     this.#version = contract?.kind === 'string' ? contract.value : undefined
+    this.#struct = root?.kind === 'struct' ? root : undefined
   }
 
   /** One copy of a file; `copy` is added to the seeds of its contents. */
@@ -81,9 +84,7 @@ export class FileBuilder {
   }
 
   #seals({ seals }: ScenarioMemfd, path: Path): { readonly seals?: number } {
-    const root = versionOf(this.#machine, 'memfd')?.root
-    const has = root?.kind === 'struct' && root.fields.seals !== undefined
-    if (has) return { seals: flagBits(seals ?? [], memfdSeals) }
+    if (this.#struct?.fields.seals) return { seals: flagBits(seals ?? [], memfdSeals) }
     if (seals) {
       this.#context.report.absent(
         [...path, 'seals'],
@@ -107,8 +108,7 @@ export class FileBuilder {
 
   #count(copies: Copies | undefined, path: Path): number {
     if (typeof copies !== 'object') return Number(copies ?? 0n)
-    const root = versionOf(this.#machine, 'memfd')?.root
-    const edge = root?.kind === 'struct' ? vmallocOf(root) : undefined
+    const edge = this.#struct && vmallocOf(this.#struct)
     if (edge?.element.kind !== 'struct') return 0
     const { target } = this.#machine
     const perPage = Math.floor(target.pageSize / layoutOf(edge.element, target).size)

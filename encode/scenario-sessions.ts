@@ -36,6 +36,7 @@ export class SessionBuilder {
   readonly #machine: ScenarioMachine
   readonly #context: ContentContext
   readonly #files: FileBuilder
+  readonly #fileLimits: ListLimits | undefined
   readonly #sessions: Session[] = []
   readonly #origins: SessionOrigin[] = []
   readonly #names = new Map<string, Path>()
@@ -45,6 +46,7 @@ export class SessionBuilder {
     this.#machine = machine
     this.#context = context
     this.#files = new FileBuilder(machine, context)
+    this.#fileLimits = listOf(machine, 'luo', 'files')
   }
 
   build(sessions: readonly ScenarioSession[]): BuiltSessions {
@@ -125,7 +127,7 @@ export class SessionBuilder {
     sessionCopy: bigint,
     path: Path,
   ): { readonly files: readonly SessionFile[]; readonly paths: readonly Path[] } | undefined {
-    const limits = listOf(this.#machine, 'luo', 'files')
+    const limits = this.#fileLimits
     const files: SessionFile[] = []
     const paths: Path[] = []
     const tokens = new Map<bigint, Path>()

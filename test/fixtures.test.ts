@@ -1,0 +1,220 @@
+/** The fixture set: every concept, in every release and with every page size that has it, as its scenario says. */
+import { createHash } from 'node:crypto'
+import { describe, expect, test } from 'vitest'
+import { PAGE_SIZES, type PageSize } from '../abi/layout.ts'
+import { phys } from '../abi/memory.ts'
+import { type ReleaseVersions, releases } from '../abi/registry.ts'
+import { decodeHandover, type Handover } from '../inspect/decode.ts'
+import { decodeText } from '../inspect/text.ts'
+import { child, itemsAt, type Node, numberAt } from '../inspect/tree.ts'
+import {
+  type Fixture,
+  FixtureError,
+  fixture,
+  fixtureFrom,
+  fixtureNames,
+  fixtureScenario,
+  fixtures,
+} from '../testing/fixtures.ts'
+import { memfdBytes } from './support/memfd-bytes.ts'
+import { type FileFacts, factsOf, type ScenarioFacts } from './support/scenario-facts.ts'
+
+/** Bytes of each file that are compared. */
+const LIMIT = 128 * 1024
+
+const machines = releases.flatMap(({ name, versions }) =>
+  PAGE_SIZES.map((pageSize) => ({ release: name, versions, pageSize })),
+)
+
+/** What a release cannot hand over: the concepts that have to be missing from its set. */
+function missingFrom(
+  { kho = '', luo, memfd, ...versions }: ReleaseVersions,
+  pageSize: PageSize,
+): readonly string[] {
+  const hasBlocks = luo === 'luo-v5'
+  return fixtureNames().filter((name) => {
+    const { plain } = factsOf(fixtureScenario(name), { pageSize, lists: 'array', limit: 0 })
+    if (plain.sessions && !luo) return true
+    if ((plain.flbs || plain.liveupdate_test) && (luo === undefined || luo === 'luo-v1')) return true
+    if (plain.kexec_metadata && !versions['kexec-metadata']) return true
+    if (plain.kho_test && !versions['kho-test']) return true
+    if (name.endsWith('block-plus-one') && !hasBlocks) return true
+    if (name === 'sealed-memfd' && memfd !== 'memfd-v2') return true
+    if (name === 'unknown-subtree-bytes' && !/^kho-v[34]/.test(kho)) return true
+    return plain.page_size !== undefined && pageSize !== 4096
+  })
+}
+
+function text(node: Node | undefined, key: string): string {
+  const value = child(node, key)
+  return value?.kind === 'value' && value.value instanceof Uint8Array ? decodeText(value.value) : ''
+}
+
+function number(node: Node | undefined, key: string): bigint {
+  return BigInt(numberAt(node, key) ?? -1)
+}
+
+function checkFile(handover: Handover, file: Node, facts: FileFacts): void {
+  const { pageSize } = handover.target
+  expect(number(file, 'token')).toBe(facts.token)
+  if (!facts.memfd) {
+    expect([text(file, 'compatible'), number(file, 'data')]).toEqual([facts.compatible, facts.data])
+    return
+  }
+  const memfd = child(file, 'memfd')
+  const { size, pos, seals, records, head } = facts.memfd
+  expect(number(memfd, 'pos')).toBe(pos)
+  expect(number(memfd, 'size')).toBe(BigInt(size))
+  expect(number(memfd, 'nr_folios')).toBe(BigInt(records))
+  if (text(file, 'compatible') === 'memfd-v2') expect(number(memfd, 'seals')).toBe(BigInt(seals))
+  expect(Buffer.compare(memfdBytes(handover.memory, file, pageSize, LIMIT), head)).toBe(0)
+}
+
+function checkLuo(handover: Handover, facts: ScenarioFacts): void {
+  const luo = child(handover.tree, 'luo')
+  const sessions = itemsAt(luo, 'sessions')
+  expect(sessions.map((session) => text(session, 'name'))).toEqual(
+    facts.sessions.map(({ name }) => (typeof name === 'string' ? name : decodeText(name))),
+  )
+  for (const [index, { files }] of facts.sessions.entries()) {
+    const found = itemsAt(sessions[index], 'files')
+    expect(found).toHaveLength(files.length)
+    for (const [at, file] of files.entries()) checkFile(handover, found[at] as Node, file)
+  }
+  const flbs = itemsAt(luo, 'flbs').map((flb) => ({
+    name: text(flb, 'name'),
+    data: number(flb, 'data'),
+    count: number(flb, 'count'),
+  }))
+  expect(flbs).toEqual(facts.flbs)
+  if (luo) expect(number(luo, 'liveupdate_num')).toBe(BigInt(facts.plain.liveupdate_number ?? 1))
+  expect(luo !== undefined && facts.plain.liveupdate === false).toBe(false)
+}
+
+function checkRegions({ tree, memory }: Handover, { regions }: ScenarioFacts): void {
+  const found = itemsAt(child(tree, 'memblock'), 'reserve_mem')
+  expect(found.map((region) => [text(region, 'name'), Number(number(region, 'size'))])).toEqual(
+    regions.map(({ name, size }) => [name, size]),
+  )
+  for (const [index, { align, head }] of regions.entries()) {
+    const start = number(found[index], 'start')
+    expect(Number(start) % align).toBe(0)
+    const bytes = new Uint8Array(head.length)
+    expect(memory.read(phys(start), bytes)).toBe(head.length)
+    expect(Buffer.compare(bytes, head)).toBe(0)
+  }
+}
+
+/** Nothing lies in scratch, everything that was asked for is preserved. */
+function checkMap({ tree }: Handover, { document }: Fixture): void {
+  const preserved = child(tree, 'preserved')
+  if (preserved?.kind !== 'preserved') throw new Error('no map')
+  const extents = [...preserved.map.extents()]
+  for (const { addr, size } of document.scratch?.areas ?? []) {
+    expect(extents.filter(({ start, end }) => start < addr + size && addr < end)).toEqual([])
+  }
+  for (const { start, size } of document.preserved?.ranges ?? []) {
+    expect(extents.some((extent) => extent.start <= start && start + size <= extent.end)).toBe(true)
+  }
+}
+
+function checkSubtrees({ tree }: Handover, { subtrees, plain }: ScenarioFacts): void {
+  const found = itemsAt(tree, 'subtrees')
+  const names = found.map((subtree) => text(subtree, 'name'))
+  for (const { name } of subtrees) expect(names).toEqual(expect.arrayContaining([name]))
+  expect(names.filter((name) => name === 'kho_test')).toHaveLength(plain.kho_test ? 1 : 0)
+  const metadata = child(tree, 'kexec_metadata')
+  if (!plain.kexec_metadata) return
+  expect(text(metadata, 'previous_release')).toBe(plain.kexec_metadata.previous_release)
+  expect(number(metadata, 'kexec_count')).toBe(BigInt(plain.kexec_metadata.count))
+}
+
+/** A single bitmap at the start of a page says nothing of its size: there the release has to be told. */
+function decoded({ memory, boot }: Fixture, release: string): Handover {
+  const handover = decodeHandover(memory, phys(boot.fdt_addr), { boot })
+  const preserved = child(handover.tree, 'preserved')
+  const pages = preserved?.kind === 'preserved' ? preserved.map.pages : []
+  const isSilent = pages.filter(({ role }) => role === 'bitmap').length === 1
+  return isSilent ? decodeHandover(memory, phys(boot.fdt_addr), { boot, abi: release }) : handover
+}
+
+describe.each(machines)('$release with pages of $pageSize bytes', ({ release, versions, pageSize }) => {
+  test('has every concept that it can have, as the scenarios say', async () => {
+    const skipped: string[] = []
+    for await (const made of fixtures({ release, arch: 'arm64', pageSize })) {
+      if ('reason' in made) {
+        skipped.push(made.name)
+        continue
+      }
+      const facts = factsOf(fixtureScenario(made.name), {
+        pageSize,
+        lists: versions.luo === 'luo-v5' ? 'block' : 'array',
+        limit: LIMIT,
+      })
+      const handover = decoded(made, release)
+      expect(handover.faults.filter(({ severity }) => severity !== 'note')).toEqual([])
+      expect([handover.version?.id, handover.target.pageSize]).toEqual([versions.kho, pageSize])
+      checkLuo(handover, facts)
+      checkRegions(handover, facts)
+      checkMap(handover, made)
+      checkSubtrees(handover, facts)
+    }
+    expect(skipped).toEqual(missingFrom(versions, pageSize))
+  })
+})
+
+/** Hash of an image file without its holes: where each piece lies, and its bytes. */
+function hashOf(made: Fixture): string {
+  const hash = createHash('sha256')
+  const file = made.file('elf')
+  hash.update(`${file.size}\n`)
+  for (const { offset, bytes } of file.pieces()) hash.update(`${offset}\n`).update(bytes)
+  return hash.digest('hex').slice(0, 16)
+}
+
+test('every fixture of 4 KiB pages has the same bytes as ever', async () => {
+  const hashes: Record<string, Record<string, string>> = {}
+  for (const { name } of releases) {
+    const ofRelease: Record<string, string> = {}
+    for await (const made of fixtures({ release: name }))
+      if (!('reason' in made)) ofRelease[made.name] = hashOf(made)
+    hashes[name] = ofRelease
+  }
+  await expect(`${JSON.stringify(hashes, undefined, 2)}\n`).toMatchFileSnapshot(
+    'expected/fixture-hashes.json',
+  )
+})
+
+describe('the library', () => {
+  test('gives one fixture by its name', async () => {
+    const made = await fixture('one-session', { release: '7.2' })
+    expect(made).toMatchObject({ name: 'one-session', label: 'linux-7.2', arch: 'x86_64', pageSize: 4096 })
+    expect(made.bytes('elf').subarray(0, 4)).toEqual(Buffer.from('\x7fELF', 'latin1'))
+    expect(made.bytes('lime').length).toBeGreaterThan(made.file('elf').size - 8192 - 4096)
+  })
+
+  test('says what there is where a name is wrong', async () => {
+    await expect(fixture('one-sesion', { release: '7.2' })).rejects.toThrow(
+      /no fixture 'one-sesion'; there are contents, empty/,
+    )
+  })
+
+  test('says why a release has no such fixture', async () => {
+    await expect(fixture('sealed-memfd', { release: '6.19' })).rejects.toThrow(FixtureError)
+    await expect(fixture('sealed-memfd', { release: '6.19' })).rejects.toThrow(
+      /memfd-v1.* does not hand over seals/,
+    )
+    await expect(fixture('empty', { release: '5.0' })).rejects.toThrow(/unknown release "5.0"/)
+  })
+
+  test('takes a scenario of the test itself', async () => {
+    const made = await fixtureFrom('release: linux-7.3\nsessions: [{ name: mine }]\n', { name: 'mine' })
+    const handover = decodeHandover(made.memory, phys(made.boot.fdt_addr), { boot: made.boot })
+    expect(itemsAt(child(handover.tree, 'luo'), 'sessions').map((session) => text(session, 'name'))).toEqual([
+      'mine',
+    ])
+    await expect(fixtureFrom('sesions: []\n', { release: '7.3' })).rejects.toThrow(
+      'scenario:1:1: sesions: unknown key',
+    )
+  })
+})
