@@ -34,6 +34,7 @@ export class OutputFiles {
   add(path: string, file: ImageFile, progress?: OutputProgress): OutputProblem | undefined {
     try {
       const target = resolved(path)
+      if (target.isDirectory) return { problem: `${path} cannot be written: EISDIR` }
       if (target.isSpecial) writeSequence(path, file)
       else {
         const temporary = `${target.path}.${process.pid}.tmp`
@@ -53,11 +54,13 @@ export class OutputFiles {
 
   /** Gives all files their names. */
   commit(): OutputProblem | undefined {
-    for (const { temporary, path } of this.#pending.splice(0)) {
+    for (let next = this.#pending.shift(); next; next = this.#pending.shift()) {
+      const { temporary, path } = next
       try {
         renameSync(temporary, path)
       } catch (error) {
         rmSync(temporary, { force: true })
+        this.discard()
         return { problem: `${path} cannot be written: ${systemCode(error)}` }
       }
     }
@@ -75,11 +78,19 @@ export function bytesFile(bytes: Uint8Array): ImageFile {
   return { size: bytes.length, pieces: () => [{ offset: 0, bytes }] }
 }
 
-/** Behind links; a device or pipe is nothing that a rename should replace. */
-function resolved(path: string): { readonly path: string; readonly isSpecial: boolean } {
+interface OutputTarget {
+  /** Behind links. */
+  readonly path: string
+  readonly isDirectory: boolean
+  /** A device or pipe, nothing that a rename should replace. */
+  readonly isSpecial: boolean
+}
+
+function resolved(path: string): OutputTarget {
   const stat = statSync(path, { throwIfNoEntry: false })
-  if (!stat) return { path, isSpecial: false }
-  return { path: realpathSync(path), isSpecial: !stat.isFile() && !stat.isDirectory() }
+  if (!stat) return { path, isDirectory: false, isSpecial: false }
+  const isDirectory = stat.isDirectory()
+  return { path: realpathSync(path), isDirectory, isSpecial: !stat.isFile() && !isDirectory }
 }
 
 /** Progress is told after this many bytes. */
