@@ -10,6 +10,7 @@ import {
   nodeToJson,
 } from '../inspect/render-json.ts'
 import { renderFaults, renderNode, renderText } from '../inspect/render-text.ts'
+import { escapeUnprintable, isPrintable } from '../inspect/text.ts'
 import { findNode } from '../inspect/tree.ts'
 import { defineCommand, UsageError } from './command.ts'
 import { complain, imageOptions, listCandidates, openHandover } from './image-arguments.ts'
@@ -90,9 +91,20 @@ async function writeJson(value: Json, terminal: Terminal): Promise<void> {
   terminal.out('\n')
 }
 
+/** YAML with every unprintable character escaped, which needs double quotes around its text. */
 async function writeYaml(value: Json, terminal: Terminal): Promise<void> {
-  const { stringify } = await import('yaml')
-  terminal.out(stringify(materialized(value)))
+  const { Document, visit } = await import('yaml')
+  const document = new Document(materialized(value))
+  visit(document, {
+    Scalar: (_key, node) => {
+      if (typeof node.value === 'string' && !isPrintable(node.value)) node.type = 'QUOTE_DOUBLE'
+    },
+  })
+  const escaped = escapeUnprintable(String(document), (character) => {
+    if (character === '\n') return character
+    return `\\U${(character.codePointAt(0) as number).toString(16).padStart(8, '0')}`
+  })
+  terminal.out(escaped)
 }
 
 /** The root's string is not known: the FDT was shown, and one line says what was expected. */

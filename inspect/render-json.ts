@@ -9,7 +9,7 @@ import type { Show } from '../abi/schema.ts'
 import type { Handover } from './decode.ts'
 import type { PreservedMap } from './map.ts'
 import type { Reading } from './reading.ts'
-import { decodeText } from './text.ts'
+import { decodeText, escapeUnprintable, isPrintable } from './text.ts'
 import { type Node, parsePath, type RecordNode, type ValueNode } from './tree.ts'
 import type { ElementValue, VmallocArray } from './vmalloc.ts'
 
@@ -181,14 +181,11 @@ export function* jsonText(value: Json, indent = ''): Generator<string> {
   }
 }
 
-/** What JSON leaves as it is and a terminal does not: DEL, C1 controls, invisible and reordering characters. */
-const UNSAFE = /[\x7f-\x9f\p{Cf}\u2028\u2029]/gu
-const NOT_ASCII = /[^\x20-\x7e]/
-
+/** JSON leaves alone what a terminal must not get: DEL, C1 controls, invisible and reordering characters. */
 function quotedJson(value: string | number | boolean | null): string {
   const text = JSON.stringify(value)
-  if (typeof value !== 'string' || !NOT_ASCII.test(text)) return text
-  return text.replace(UNSAFE, (character) =>
+  if (typeof value !== 'string' || isPrintable(text)) return text
+  return escapeUnprintable(text, (character) =>
     Array.from({ length: character.length }, (_, i) => {
       return `\\u${character.charCodeAt(i).toString(16).padStart(4, '0')}`
     }).join(''),

@@ -48,9 +48,19 @@ function sequenceLength(lead: number): number {
 /** Controls (C0, C1, DEL), invisible format characters and those that reorder text, line separators. */
 const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu
 
+/** Whether a terminal shows the text as it is. */
+export function isPrintable(text: string): boolean {
+  return text.search(UNPRINTABLE) < 0
+}
+
+/** Replaces what a terminal must not get; `escaped` is given one character at a time. */
+export function escapeUnprintable(text: string, escaped: (character: string) => string): string {
+  return text.replace(UNPRINTABLE, escaped)
+}
+
 /** Text safe for a terminal: control and invisible characters as `\xNN` or `\u{N}`. */
 export function printable(text: string): string {
-  return text.replace(UNPRINTABLE, (character) => {
+  return escapeUnprintable(text, (character) => {
     const code = character.codePointAt(0) as number
     return code <= 0xff ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u{${code.toString(16)}}`
   })

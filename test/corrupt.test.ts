@@ -5,6 +5,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { describe, expect, test } from 'vitest'
+import { parse } from 'yaml'
 import { phys } from '../abi/memory.ts'
 import { sequential, writeLime } from '../encode/image.ts'
 import { type DecodeOptions, decodeHandover, type Handover } from '../inspect/decode.ts'
@@ -13,7 +14,7 @@ import { noPaint } from '../inspect/paint.ts'
 import { handoverToJson, jsonText } from '../inspect/render-json.ts'
 import { renderFaults, renderText } from '../inspect/render-text.ts'
 import { findNode } from '../inspect/tree.ts'
-import { decodeReal, expectedOf, kho, openReal, realImages } from './support/images.ts'
+import { decodeReal, expectedOf, kho, openReal, type Run, realImages } from './support/images.ts'
 import { PatchedMemory } from './support/patched.ts'
 import { applyChanges, causesOf, expectedCauses, type Recipe, readRecipes } from './support/recipes.ts'
 import { harmfulCharacters } from './support/terminal-text.ts'
@@ -78,26 +79,56 @@ describe.each(cases)('$cause', ({ recipes }) => {
   })
 })
 
+/** Runs the command on a changed image, as a LiME file. */
+function khoOn(memory: PatchedMemory, args: (path: string) => readonly string[]): Run {
+  const directory = mkdtempSync(`${tmpdir()}/kho-inspect-`)
+  try {
+    const path = `${directory}/image.lime`
+    writeFileSync(path, Buffer.concat([...sequential(writeLime(memory))]))
+    return kho(args(path))
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+}
+
+const recipesOf = (wanted: string) => cases.find(({ cause }) => cause === wanted)?.recipes ?? []
+
 describe('the command on images with missing pages', () => {
-  const recipes = cases.find(({ cause }) => cause === 'missing-page')?.recipes ?? []
   const wanted = ['the root of the map', 'the page of LUO', 'the page of a folio array']
-  test.each(recipes.filter(({ title }) => wanted.includes(title)))(
-    '$title, in $base: it dumps the rest and succeeds',
-    ({ base, recipe }) => {
-      const directory = mkdtempSync(`${tmpdir()}/kho-inspect-`)
-      try {
-        const path = `${directory}/image.lime`
-        writeFileSync(path, Buffer.concat([...sequential(writeLime(changed(base, recipe)))]))
-        const { status, stdout, stderr } = kho(['dump', path, '--json'])
-        expect([status, stderr]).toEqual([0, ''])
-        const [fault, ...others] = JSON.parse(stdout).faults
-        expect(others).toEqual([])
-        expect(fault).toMatchObject({ code: 'MEMORY_HOLE', path: recipe.warns?.[0]?.path })
-      } finally {
-        rmSync(directory, { recursive: true })
-      }
-    },
-  )
+  const recipes = recipesOf('missing-page').filter(({ title }) => wanted.includes(title))
+  test.each(recipes)('$title, in $base: it dumps the rest and succeeds', ({ base, recipe }) => {
+    const { status, stdout, stderr } = khoOn(changed(base, recipe), (path) => ['dump', path, '--json'])
+    expect([status, stderr]).toEqual([0, ''])
+    const [fault, ...others] = JSON.parse(stdout).faults
+    expect(others).toEqual([])
+    expect(fault).toMatchObject({ code: 'MEMORY_HOLE', path: recipe.warns?.[0]?.path })
+  })
+})
+
+describe('a name of escape sequences', () => {
+  const named = recipesOf('session-name').find(({ title }) => title === 'escape sequences')
+  const memory = named && changed(named.base, named.recipe)
+  const name = '\x1b[2J\x1b]0;x\x07\x90\x9b3m\x7f\r\n'
+  const quotedName = '"\\u001b[2J\\u001b]0;x\\u0007\\x90\u009b3m\x7f\\r\\n"'
+  test.each([
+    ['dump'],
+    ['dump', '--json'],
+    ['dump', '--yaml'],
+    ['dump', '--only', 'luo.sessions[0]'],
+    ['dump', '--only', `luo.sessions[${quotedName}].nothing`],
+    ['hex', 'luo.sessions'],
+    ['hex', '0x1edc000', '0x1000'],
+  ])('never reaches the terminal: %s %s %s', (command, ...args) => {
+    const { stdout, stderr } = khoOn(memory as PatchedMemory, (path) => [command, path, ...args])
+    expect(harmfulCharacters(stdout + stderr)).toEqual([])
+    expect(stdout + stderr).toMatch(/2J/)
+  })
+
+  test('is the same in JSON and YAML once they are read', () => {
+    const run = (form: string) => khoOn(memory as PatchedMemory, (path) => ['dump', path, form]).stdout
+    const names = [JSON.parse(run('--json')), parse(run('--yaml'))].map((read) => read.luo.sessions[0].name)
+    expect(names).toEqual([name.replace('\x90', '\\x90'), name.replace('\x90', '\\x90')])
+  })
 })
 
 test('harmful characters are found where they are', () => {
