@@ -5,14 +5,14 @@
 import type { Argv } from 'yargs'
 import type { PageSize } from '../abi/layout.ts'
 import { ARCHITECTURES, type Architecture } from '../abi/machine.ts'
-import { hex, type PhysAddr } from '../abi/memory.ts'
+import { hex } from '../abi/memory.ts'
 import { formatByName, imageFile, imageFormats, knownExtensions } from '../encode/image-format.ts'
 import { type ImageFile, sequential, type Unwritable } from '../encode/image-pieces.ts'
 import { formatHandoverDocument } from '../encode/json-document.ts'
 import { scenarioJsonSchema } from '../encode/scenario-schema.ts'
-import { addressOption, defineCommand, UsageError } from './command.ts'
+import { defineCommand, UsageError } from './command.ts'
 import { type EncodeSource, type NoSource, sourceFromImage, sourceFromText } from './encode-source.ts'
-import { complain, pageSizeOption } from './image-arguments.ts'
+import { complain, handoverOptions, type ImageArguments, pageSizeOption } from './image-arguments.ts'
 import { bytesFile, OutputFiles } from './output-file.ts'
 import { ExitCode, type Terminal } from './terminal.ts'
 
@@ -21,7 +21,7 @@ const STDOUT = '-'
 const outputFormats = [...imageFormats, 'json'] as const
 type OutputFormat = (typeof outputFormats)[number]
 
-interface EncodeArguments {
+interface EncodeArguments extends Pick<ImageArguments, 'fdt' | 'scratch'> {
   readonly scenario: string | undefined
   readonly output: string | undefined
   readonly format: OutputFormat | undefined
@@ -30,13 +30,12 @@ interface EncodeArguments {
   readonly pageSize: PageSize | undefined
   readonly allRam: boolean
   readonly from: string | undefined
-  readonly fdt: PhysAddr | undefined
   readonly schema: boolean
 }
 
 export const command = defineCommand({
   options: (yargs) =>
-    yargs
+    handoverOptions(yargs)
       .positional('scenario', {
         type: 'string',
         describe: 'scenario in YAML or JSON, or a handover document',
@@ -56,11 +55,6 @@ export const command = defineCommand({
         describe: 'all RAM of the machine, not only what the handover owns',
       })
       .option('from', { type: 'string', describe: 'image to decode and encode again, instead of a scenario' })
-      .option('fdt', {
-        type: 'string',
-        describe: 'with --from: physical address of the root FDT',
-        coerce: addressOption('--fdt'),
-      })
       .option('schema', {
         type: 'boolean',
         default: false,
@@ -113,12 +107,12 @@ function formatOf(output: string, wanted: OutputFormat | undefined): OutputForma
 
 /** One source exactly. */
 async function sourceOf(encode: EncodeArguments, terminal: Terminal): Promise<EncodeSource | NoSource> {
-  const { scenario, from, release, arch, pageSize, fdt } = encode
+  const { scenario, from, release, arch, pageSize, fdt, scratch } = encode
   if ((scenario === undefined) === (from === undefined)) {
     throw new UsageError('expected a scenario, or --from with an image')
   }
   if (scenario === undefined) {
-    const args = { format: undefined, abi: undefined, fdt, pageSize }
+    const args = { format: undefined, abi: undefined, fdt, scratch, pageSize }
     return sourceFromImage(from as string, args, arch, terminal)
   }
   const options = { ...(release && { release }), ...(arch && { arch }), ...(pageSize && { pageSize }) }

@@ -4,9 +4,10 @@
  */
 import type { Argv } from 'yargs'
 import { isPageSize, PAGE_SIZES, type PageSize } from '../abi/layout.ts'
-import { hex, type PhysAddr } from '../abi/memory.ts'
+import { hex, type PhysAddr, parseAddress } from '../abi/memory.ts'
+import type { ScratchArray } from '../inspect/boot-entry.ts'
 import { type Handover, khoVersionIds } from '../inspect/decode.ts'
-import { type Candidate, findHandovers } from '../inspect/find.ts'
+import { type Candidate, type FindOptions, findHandovers } from '../inspect/find.ts'
 import {
   type Image,
   type ImageFormat,
@@ -23,21 +24,17 @@ import type { Terminal } from './terminal.ts'
 export interface ImageArguments {
   readonly format: ImageFormat | undefined
   readonly fdt: PhysAddr | undefined
+  readonly scratch: ScratchArray | undefined
   readonly abi: string | undefined
   readonly pageSize: PageSize | undefined
 }
 
 /** Adds the options that say how to read an image. */
 export function imageOptions<A>(yargs: Argv<A>): Argv<A & ImageArguments> {
-  return yargs
+  return handoverOptions(yargs)
     .option('format', {
       choices: imageFormats,
       describe: 'container format, instead of what the content looks like',
-    })
-    .option('fdt', {
-      type: 'string',
-      describe: 'physical address of the root FDT',
-      coerce: addressOption('--fdt'),
     })
     .option('abi', {
       type: 'string',
@@ -49,6 +46,33 @@ export function imageOptions<A>(yargs: Argv<A>): Argv<A & ImageArguments> {
       describe: 'page size: 4K, 16K or 64K',
       coerce: pageSizeOption,
     }) as unknown as Argv<A & ImageArguments>
+}
+
+/** Adds the options that say where in an image the handover is. */
+export function handoverOptions<A>(yargs: Argv<A>): Argv<A & Pick<ImageArguments, 'fdt' | 'scratch'>> {
+  return yargs
+    .option('fdt', {
+      type: 'string',
+      describe: 'physical address of the root FDT',
+      coerce: addressOption('--fdt'),
+    })
+    .option('scratch', {
+      type: 'string',
+      describe: 'ADDR,LENGTH of the array of scratch areas, where no note tells',
+      coerce: scratchOption,
+    }) as unknown as Argv<A & Pick<ImageArguments, 'fdt' | 'scratch'>>
+}
+
+/** Coerces `--scratch`: address and length in bytes of the array of struct kho_scratch. */
+function scratchOption(text: string | undefined): ScratchArray | undefined {
+  if (text === undefined) return undefined
+  const parts = text.split(',').map(parseAddress)
+  const [scratch_addr, scratch_size] = parts
+  if (parts.length === 2 && scratch_addr !== undefined && scratch_size !== undefined)
+    return { scratch_addr, scratch_size }
+  throw new UsageError(
+    `--scratch: expected ADDR,LENGTH of the scratch array, hexadecimal (0x…) or decimal; found '${printable(text)}'`,
+  )
 }
 
 function abiOption(text: string | undefined): string | undefined {
@@ -77,12 +101,15 @@ export async function openHandover(
   files: readonly string[],
   args: ImageArguments,
   terminal: Terminal,
+  { anyRoot = false }: Pick<FindOptions, 'anyRoot'> = {},
 ): Promise<OpenedHandover | undefined> {
   const image = await openImageFiles(files, args, terminal)
   if (!image) return undefined
-  const { fdt, abi, pageSize } = args
+  const { fdt, scratch, abi, pageSize } = args
   const found = findHandovers(image, {
+    anyRoot,
     ...(fdt !== undefined && { fdt }),
+    ...(scratch !== undefined && { scratchArray: scratch }),
     ...(abi !== undefined && { abi }),
     ...(pageSize !== undefined && { pageSize }),
     progress: scanProgress(terminal),

@@ -36,19 +36,22 @@ export function bootRecord(boot: KhoData): RecordNode {
   }
 }
 
+/** Where the array of scratch areas lies, and its length in bytes. */
+export type ScratchArray = Pick<KhoData, 'scratch_addr' | 'scratch_size'>
+
 /**
  * Reads the array of scratch areas as far as the image holds it. An array longer than the kernel maps is
  * a fault, a length that is no whole number of areas (which the kernel rounds down) a warning.
  */
-export function decodeScratch(context: WalkContext, boot: KhoData): ListNode | undefined {
+export function decodeScratch(context: WalkContext, array: ScratchArray): ListNode | undefined {
   const pointer = { path: ['boot', 'scratch_addr'], pa: phys(0) }
-  const place = behind(within(ROOT, 'scratch'), pointer, boot.scratch_addr)
+  const place = behind(within(ROOT, 'scratch'), pointer, array.scratch_addr)
   const { size } = layoutOf(khoScratch, context.target)
-  const claimed = boot.scratch_size
+  const claimed = array.scratch_size
   const limit = BigInt(EARLY_MEMREMAP_MAX)
   const fault = (code: FaultCode, severity: Severity, message: string, expected: string): void => {
     const found = `${claimed} bytes`
-    const details = { pa: phys(boot.scratch_addr), length: 0, severity, message, expected, found }
+    const details = { pa: phys(array.scratch_addr), length: 0, severity, message, expected, found }
     context.faults.add(within(ROOT, 'boot', 'scratch_size'), code, details)
   }
   if (claimed > limit) {
@@ -58,7 +61,7 @@ export function decodeScratch(context: WalkContext, boot: KhoData): ListNode | u
   if (claimed % BigInt(size) !== 0n) {
     fault('VALUE_UNEXPECTED', 'warning', 'the scratch array ends inside an area', `a multiple of ${size}`)
   }
-  const pa = phys(boot.scratch_addr)
+  const pa = phys(array.scratch_addr)
   const count = Math.floor(Number(claimed) / size)
   const elements = elementsIn(context, khoScratch, pa, { from: 0, count }, place)
   if (elements.length === 0 && count > 0) return undefined

@@ -17,7 +17,14 @@ import {
   satisfies,
 } from '../abi/registry.ts'
 import type { FdtNodeType } from '../abi/schema.ts'
-import { bootRecord, decodeScratch, type KhoData, scratchFacts, scratchRanges } from './boot-entry.ts'
+import {
+  bootRecord,
+  decodeScratch,
+  type KhoData,
+  type ScratchArray,
+  scratchFacts,
+  scratchRanges,
+} from './boot-entry.ts'
 import { Budget } from './budget.ts'
 import { reach, type WalkContext } from './chain.ts'
 import { compatiblesOf, distinguish, FdtDecoder, misfit } from './component-fdt.ts'
@@ -37,6 +44,8 @@ export interface DecodeOptions {
   readonly abi?: string
   /** The boot entry: from a note, or from options. */
   readonly boot?: KhoData
+  /** The array of scratch areas, told by the user; goes before that of the boot entry. */
+  readonly scratchArray?: ScratchArray
   /** Scratch areas where they are known without a boot entry. */
   readonly scratch?: readonly PhysRange[]
   /** A root FDT of which nobody knows the address: a bare blob, or a copy of debugfs. */
@@ -283,9 +292,10 @@ class HandoverDecoder {
 
   /** The boot entry and the scratch areas, as far as they are known. */
   #decodeBoot(): readonly PhysRange[] {
-    const { boot, scratch } = this.#options
+    const { boot, scratch, scratchArray } = this.#options
     if (boot) this.#children.push(bootRecord(boot))
-    const stored = boot && boot.scratch_addr !== 0n ? decodeScratch(this.#context(), boot) : undefined
+    const array = scratchArray ?? boot
+    const stored = array && array.scratch_addr !== 0n ? decodeScratch(this.#context(), array) : undefined
     const list = stored ?? (scratch && scratchFacts(scratch))
     if (!list) return []
     this.#children.push(list)

@@ -21,6 +21,8 @@ import { child, itemsAt, numberAt } from './tree.ts'
 export interface FindOptions extends DecodeOptions {
   /** Address of the root FDT, told by the user. */
   readonly fdt?: PhysAddr
+  /** Takes whatever lies where the root FDT is said to be: what a kernel would refuse is then a fault. */
+  readonly anyRoot?: boolean
   /** Called while scanning, with bytes done and bytes in all. */
   readonly progress?: (done: number, total: number) => void
 }
@@ -73,8 +75,8 @@ export function bootNote(image: Image): KhoData | undefined {
   return decodeStruct(khoData, note.desc.subarray(0, size), { pageSize: 4096 })
 }
 
-function one(image: Image, pa: PhysAddr, options: DecodeOptions, source: Candidate['source']): Found {
-  const problem = whyNoFdt(image, pa)
+function one(image: Image, pa: PhysAddr, options: FindOptions, source: Candidate['source']): Found {
+  const problem = whyNoFdt(image, pa, options.anyRoot)
   if (problem) return { problem: `${image.files[0]}: ${problem}` }
   const handover = decodeHandover(image, pa, options)
   return { candidates: [{ handover, source, score: 0, reasons: [] }] }
@@ -85,10 +87,10 @@ function atAddress(image: Image, pa: PhysAddr, options: FindOptions): Found {
   return one(image, pa, boot ? { boot, ...options } : options, 'option')
 }
 
-function whyNoFdt(memory: PhysicalMemory, pa: PhysAddr): string | undefined {
+function whyNoFdt(memory: PhysicalMemory, pa: PhysAddr, anyRoot = false): string | undefined {
   const expected = `expected an FDT (magic ${hex(FDT_MAGIC)}) at ${hex(pa)}`
   const head = readLeading(memory, pa, FDT_HEADER_SIZE)
-  if (hasFdtMagic(head)) return undefined
+  if (hasFdtMagic(head) || (anyRoot && head.length > 0)) return undefined
   if (head.length >= 4)
     return `${expected}, found ${hex(new DataView(head.buffer, head.byteOffset).getUint32(0))}`
   const { reason } = memory.presence(pa)
