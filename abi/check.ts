@@ -21,7 +21,16 @@ export type Demand =
   /** It holds for the value, by a rule of its own. */
   | 'value'
 
-export interface Check {
+/** The level at which the kernel logs. */
+export type LogLevel = 'emerg' | 'err' | 'warn' | 'notice' | 'info' | 'debug'
+
+/** The first and last release that does so. */
+export interface Span {
+  readonly since: string
+  readonly until?: string
+}
+
+export interface Check extends Span {
   /** Stable; a check whose text changed between releases has one entry for each. */
   readonly id: string
   readonly component: ComponentName
@@ -29,22 +38,21 @@ export interface Check {
   readonly at: string
   readonly demand: Demand
   readonly doc: string
-  /** First and last release that checks so. */
-  readonly since: string
-  readonly until?: string
   /** The kernel's format string, without prefix and time stamp. */
   readonly message?: string
+  /** Level of the message, a warning if left out. */
+  readonly level?: LogLevel
   readonly errno?: string
   readonly outcome: Outcome
   /** The kernel function that checks. */
   readonly by: string
 }
 
-/** Whether a release makes a check. */
-export function appliesTo(check: Check, release: string): boolean {
+/** Whether a release makes a check, or says a line. */
+export function appliesTo({ since, until }: Span, release: string): boolean {
   const index = releaseIndex(release)
-  const last = check.until === undefined ? Number.POSITIVE_INFINITY : releaseIndex(check.until)
-  return releaseIndex(check.since) <= index && index <= last
+  const last = until === undefined ? Number.POSITIVE_INFINITY : releaseIndex(until)
+  return releaseIndex(since) <= index && index <= last
 }
 
 /** The worst of several outcomes. */

@@ -6,7 +6,7 @@
  */
 import type { Check, Outcome } from './check.ts'
 
-const fatal = { component: 'luo', outcome: 'panics', errno: 'EINVAL' } as const
+const fatal = { component: 'luo', outcome: 'panics', errno: 'EINVAL', level: 'err' } as const
 const fdtForm = { ...fatal, since: 'linux-6.19', until: 'linux-7.1', by: 'luo_early_startup()' } as const
 const sessionNode = { ...fdtForm, by: 'luo_session_setup_incoming()' } as const
 const flbNode = { ...fdtForm, since: 'linux-7.0', by: 'luo_flb_setup_incoming()' } as const
@@ -126,6 +126,7 @@ export const luoChecks: readonly Check[] = [
         at,
         doc: 'The chain of blocks has no cycle.',
         message: 'Block set is corrupted',
+        level: 'err',
         errno: 'EINVAL',
         outcome,
       },
@@ -228,6 +229,7 @@ export const memfdChecks: readonly Check[] = [
     demand: 'value',
     doc: 'The folio is the head of a preserved unit.',
     message: 'Unable to restore folio at physical address: %llx',
+    level: 'err',
     errno: 'EIO',
     by: 'memfd_luo_retrieve_folios()',
   },
@@ -238,6 +240,7 @@ export const memfdChecks: readonly Check[] = [
     demand: 'value',
     doc: 'No other folio stands at this index.',
     message: 'shmem: failed to add to page cache folio index %ld: %d',
+    level: 'err',
     errno: 'EEXIST',
     by: 'memfd_luo_retrieve_folios()',
   },

@@ -47,6 +47,7 @@ const khoChecks: readonly Check[] = [
     since: 'linux-6.16',
     until: 'linux-6.18',
     message: 'failed to get preserved memory bitmaps',
+    level: 'err',
     outcome: 'corrupts',
     by: 'kho_mem_deserialize()',
   },
@@ -59,6 +60,7 @@ const khoChecks: readonly Check[] = [
     since: 'linux-6.19',
     until: 'linux-7.0',
     message: 'failed to get preserved memory bitmaps',
+    level: 'err',
     errno: 'ENOENT',
   },
   {
@@ -69,6 +71,7 @@ const khoChecks: readonly Check[] = [
     doc: 'The map of preserved memory is named.',
     since: 'kho-v2',
     message: 'failed to get preserved memory map',
+    level: 'err',
     errno: 'ENOENT',
   },
   {

@@ -2,6 +2,7 @@
 export * from './behaviour.ts'
 export * from './boot.ts'
 export * from './check.ts'
+export * from './console.ts'
 export * from './consumer.ts'
 export * from './container.ts'
 export * from './fault.ts'
