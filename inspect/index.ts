@@ -1,4 +1,13 @@
-/** Public surface: opening images, finding and decoding handovers, rendering them. */
+/** Public surface: opening images, finding and decoding handovers, rendering them; asking about the ABI. */
+export { checkStructs } from './abi-check.ts'
+export { type Comparison, compareDocuments, compareReleases, compareVersions } from './abi-compare.ts'
+export { type AbiDocument, describeAbi, stableJson } from './abi-document.ts'
+export { exportC } from './abi-export-c.ts'
+export { exportKsy } from './abi-export-ksy.ts'
+export { exportMarkdown } from './abi-export-markdown.ts'
+export { lintTree } from './abi-lint.ts'
+export { lintChange } from './abi-lint-change.ts'
+export { parseStored } from './abi-stored.ts'
 export type { KhoData } from './boot-entry.ts'
 export type { BlockStorage, UnitStorage } from './chain.ts'
 export { columnOf } from './columns.ts'
