@@ -51,26 +51,42 @@ export interface KernelBtf {
 const MAX_BYTES = 1024 * 1024 * 1024
 const EXPECTED = 'expected a vmlinux (ELF), a BTF blob, a bzImage, or one of them gzip-compressed'
 
-/** Looks for BTF in a kernel's file and closes it. Without one, or if it cannot be unpacked, gives the reason. */
-export async function findKernelBtf(source: ByteSource): Promise<KernelBtf | Problem> {
-  if (!isGzip(readHead(source))) {
-    const found = await fromUnwrapped(source)
-    source.close()
-    return found
-  }
-  const unpacked = await unpackGzip(source, { ...UNPACK_DEFAULTS, totalBytes: MAX_BYTES })
-  if (isProblem(unpacked)) return unpacked
-  const inner = await fromUnwrapped(unpacked)
-  unpacked.close()
-  return isProblem(inner) ? inner : { ...inner, found: `${inner.found}, gzip-compressed` }
+/** A kernel as an ELF file or as the memory that it is loaded as, and what it was wrapped in. */
+export interface UnwrappedKernel {
+  readonly source: ByteSource
+  /** `, zstd in a bzImage`; empty if nothing was wrapped around it. */
+  readonly wrapping: string
 }
 
-async function fromUnwrapped(source: ByteSource): Promise<KernelBtf | Problem> {
+/** Takes a kernel out of what it is wrapped in. Closes the source; that of the result is the caller's. */
+export async function unwrapKernel(source: ByteSource): Promise<UnwrappedKernel | Problem> {
+  if (!isGzip(readHead(source))) return outOfBzImage(source)
+  const unpacked = await unpackGzip(source, { ...UNPACK_DEFAULTS, totalBytes: MAX_BYTES })
+  if (isProblem(unpacked)) return unpacked
+  const inner = await outOfBzImage(unpacked)
+  return isProblem(inner) ? inner : { ...inner, wrapping: `${inner.wrapping}, gzip-compressed` }
+}
+
+/** Looks for BTF in a kernel's file and closes it. Without one, or if it cannot be unpacked, gives the reason. */
+export async function findKernelBtf(source: ByteSource): Promise<KernelBtf | Problem> {
+  const kernel = await unwrapKernel(source)
+  if (isProblem(kernel)) return kernel
+  const btf = btfIn(kernel.source)
+  kernel.source.close()
+  return isProblem(btf) ? btf : { ...btf, found: `${btf.found}${kernel.wrapping}` }
+}
+
+/** The BTF of a kernel that is not wrapped any more. */
+export function btfIn(source: ByteSource): KernelBtf | Problem {
   const head = readHead(source)
   if (startsWith(head, ELF_MAGIC)) return fromElf(source)
-  if (isBtfMagic(head)) return whole(source, 'BTF blob')
-  const setup = readSetup(source)
-  return setup ? fromBzImage(source, setup) : fromScan(source)
+  return isBtfMagic(head) ? whole(source, 'BTF blob') : fromScan(source)
+}
+
+/** All bytes of a kernel that is not wrapped any more. */
+export function kernelBytes(source: ByteSource): Uint8Array | Problem {
+  const read = whole(source, '')
+  return isProblem(read) ? read : read.blob
 }
 
 function readHead(source: ByteSource): Uint8Array {
@@ -138,7 +154,21 @@ function readSetup(source: ByteSource): SetupHeader | undefined {
   return header && decodeText(header.header) === SETUP_HEADER_MAGIC ? header : undefined
 }
 
-async function fromBzImage(source: ByteSource, setup: SetupHeader): Promise<KernelBtf | Problem> {
+async function outOfBzImage(source: ByteSource): Promise<UnwrappedKernel | Problem> {
+  const setup = startsWith(readHead(source), ELF_MAGIC) ? undefined : readSetup(source)
+  if (!setup) return { source, wrapping: '' }
+  const payload = readPayload(source, setup)
+  source.close()
+  if (isProblem(payload)) return payload
+  const format = payloadFormats.find(({ magic }) => startsWith(payload, magic))?.name ?? 'an unknown format'
+  const kernel = await unpackPayload(payload, format, source.name)
+  if (isProblem(kernel)) return kernel
+  // The decoder does not notice every damage.
+  if (startsWith(readHead(kernel), ELF_MAGIC)) return { source: kernel, wrapping: `, ${format} in a bzImage` }
+  return { problem: `${source.name}: the ${format} data of this bzImage is damaged: they hold no ELF file` }
+}
+
+function readPayload(source: ByteSource, setup: SetupHeader): Uint8Array | Problem {
   if (setup.version < SETUP_PAYLOAD_VERSION) {
     return { problem: `${source.name}: bzImage of a boot protocol that does not say where the kernel lies` }
   }
@@ -146,14 +176,8 @@ async function fromBzImage(source: ByteSource, setup: SetupHeader): Promise<Kern
   const start = (sectors + 1) * SECTOR_BYTES + setup.payload_offset
   const payload =
     setup.payload_length <= MAX_BYTES ? readSource(source, start, setup.payload_length) : undefined
-  if (!payload)
-    return { problem: `${source.name}: the bzImage's payload of ${setup.payload_length} bytes is cut off` }
-  const format = payloadFormats.find(({ magic }) => startsWith(payload, magic))?.name ?? 'an unknown format'
-  const kernel = await unpackPayload(payload, format, source.name)
-  if (isProblem(kernel)) return kernel
-  const found = fromElf(kernel)
-  kernel.close()
-  return isProblem(found) ? found : { ...found, found: `${found.found}, ${format} in a bzImage` }
+  if (payload) return payload
+  return { problem: `${source.name}: the bzImage's payload of ${setup.payload_length} bytes is cut off` }
 }
 
 async function unpackPayload(
