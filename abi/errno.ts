@@ -8,6 +8,7 @@ export const ERRNO = {
   ENOENT: 2,
   EINTR: 4,
   EIO: 5,
+  ENXIO: 6,
   E2BIG: 7,
   EBADF: 9,
   EAGAIN: 11,
@@ -21,8 +22,10 @@ export const ERRNO = {
   ENOTTY: 25,
   EFBIG: 27,
   ENOSPC: 28,
+  ESPIPE: 29,
   EPIPE: 32,
   ERANGE: 34,
+  ENODATA: 61,
   EOVERFLOW: 75,
   EOPNOTSUPP: 95,
 } as const

@@ -1,5 +1,5 @@
 /**
- * /dev/liveupdate: the structs of its ioctls, for the simulator and the comparison with a kernel's BTF.
+ * /dev/liveupdate: its ioctls and their structs, for the simulator and the comparison with a kernel's BTF.
  *
  * Source: include/uapi/linux/liveupdate.h.
  */
@@ -49,12 +49,95 @@ export const liveupdateSessionGetName = struct(
   { size, reserved, name },
 )
 
-/** All of them, in the order of the header. */
-export const liveupdateUapi: readonly StructType[] = [
-  liveupdateIoctlCreateSession,
-  liveupdateIoctlRetrieveSession,
-  liveupdateSessionPreserveFd,
-  liveupdateSessionRetrieveFd,
-  liveupdateSessionFinish,
-  liveupdateSessionGetName,
-]
+/** LIVEUPDATE_IOCTL_TYPE */
+export const LIVEUPDATE_IOCTL_TYPE = 0xba
+/** LIVEUPDATE_CMD_BASE and LIVEUPDATE_CMD_SESSION_BASE: the first number on the device, and on a session. */
+export const LIVEUPDATE_CMD_BASE = 0x00
+export const LIVEUPDATE_CMD_SESSION_BASE = 0x40
+
+/** Which sessions an ioctl is for: LUO_IOCTL_INCOMING, LUO_IOCTL_OUTGOING, LUO_IOCTL_ALL. */
+export type SessionSide = 'incoming' | 'outgoing' | 'all'
+
+export interface LiveupdateIoctl {
+  readonly name: string
+  /** _IO(LIVEUPDATE_IOCTL_TYPE, n): no direction, no size. */
+  readonly request: number
+  readonly struct: StructType
+  /** Field up to whose end the caller must know the struct. */
+  readonly last: string
+  /** On a session; undefined on the device itself. */
+  readonly side?: SessionSide
+  /** First release that has it. */
+  readonly since: string
+}
+
+/** _IOC_NR() */
+export function ioctlNumber(request: number): number {
+  return request & 0xff
+}
+
+function io(nr: number): number {
+  return (LIVEUPDATE_IOCTL_TYPE << 8) | nr
+}
+
+const CREATE_SESSION = LIVEUPDATE_CMD_BASE
+const RETRIEVE_SESSION = LIVEUPDATE_CMD_BASE + 1
+const PRESERVE_FD = LIVEUPDATE_CMD_SESSION_BASE
+const RETRIEVE_FD = LIVEUPDATE_CMD_SESSION_BASE + 1
+const FINISH = LIVEUPDATE_CMD_SESSION_BASE + 2
+const GET_NAME = LIVEUPDATE_CMD_SESSION_BASE + 3
+
+/** By the kernel's names, in the order of the header. */
+export const liveupdateIoctls = {
+  LIVEUPDATE_IOCTL_CREATE_SESSION: {
+    name: 'LIVEUPDATE_IOCTL_CREATE_SESSION',
+    request: io(CREATE_SESSION),
+    struct: liveupdateIoctlCreateSession,
+    last: 'name',
+    since: 'linux-6.19',
+  },
+  LIVEUPDATE_IOCTL_RETRIEVE_SESSION: {
+    name: 'LIVEUPDATE_IOCTL_RETRIEVE_SESSION',
+    request: io(RETRIEVE_SESSION),
+    struct: liveupdateIoctlRetrieveSession,
+    last: 'name',
+    since: 'linux-6.19',
+  },
+  LIVEUPDATE_SESSION_PRESERVE_FD: {
+    name: 'LIVEUPDATE_SESSION_PRESERVE_FD',
+    request: io(PRESERVE_FD),
+    struct: liveupdateSessionPreserveFd,
+    last: 'token',
+    side: 'outgoing',
+    since: 'linux-6.19',
+  },
+  LIVEUPDATE_SESSION_RETRIEVE_FD: {
+    name: 'LIVEUPDATE_SESSION_RETRIEVE_FD',
+    request: io(RETRIEVE_FD),
+    struct: liveupdateSessionRetrieveFd,
+    last: 'token',
+    side: 'incoming',
+    since: 'linux-6.19',
+  },
+  LIVEUPDATE_SESSION_FINISH: {
+    name: 'LIVEUPDATE_SESSION_FINISH',
+    request: io(FINISH),
+    struct: liveupdateSessionFinish,
+    last: 'reserved',
+    side: 'incoming',
+    since: 'linux-6.19',
+  },
+  LIVEUPDATE_SESSION_GET_NAME: {
+    name: 'LIVEUPDATE_SESSION_GET_NAME',
+    request: io(GET_NAME),
+    struct: liveupdateSessionGetName,
+    last: 'name',
+    side: 'all',
+    since: 'linux-7.2',
+  },
+} as const satisfies Readonly<Record<string, LiveupdateIoctl>>
+
+/** The structs, in the order of the header. */
+export const liveupdateUapi: readonly StructType[] = Object.values(liveupdateIoctls).map(
+  ({ struct }) => struct,
+)
