@@ -18,6 +18,11 @@ export const commands: readonly CommandEntry[] = [
     load: () => import('./command-dump.ts'),
   },
   {
+    syntax: 'mutate [image..]',
+    summary: 'make a wrong image out of a right one, by the name of a fault',
+    load: () => import('./command-mutate.ts'),
+  },
+  {
     syntax: 'hex <image> <place> [length]',
     summary: 'annotated hex dump of an address or of a path in the tree',
     load: () => import('./command-hex.ts'),

@@ -101,7 +101,8 @@ export async function sourceFromImage(
   if (!opened) return { exitCode: ExitCode.UNREADABLE }
   listCandidates(opened.candidates, terminal)
   const { handover } = opened.candidates[0]
-  const document = { ...documentOf(handover), ...(arch && { arch }) }
+  const machine = arch ?? opened.image.architecture
+  const document = { ...documentOf(handover), ...(machine && { arch: machine }) }
   const copy = (memory: SparseMemory): void => copyPreserved(handover, memory)
   const source = sourceFromDocument(file, document, terminal, copy)
   return 'exitCode' in source ? source : { ...source, close: () => opened.image.close() }

@@ -9,6 +9,8 @@ import {
   ELF_MAGIC,
   ELFCLASS64,
   ELFDATA2LSB,
+  EM_AARCH64,
+  EM_X86_64,
   ET_CORE,
   elf64Ehdr,
   elf64Phdr,
@@ -21,6 +23,7 @@ import {
   PT_LOAD,
   PT_NOTE,
 } from '../abi/container.ts'
+import type { Architecture } from '../abi/machine.ts'
 import { hex } from '../abi/memory.ts'
 import type { Infer } from '../abi/schema.ts'
 import { type Note, readNotes } from './image-notes.ts'
@@ -54,8 +57,15 @@ export function openElf(source: ByteSource): OpenedMemory | Problem {
   const unfit = whyUnfit(header)
   if (unfit) return { problem: `${source.name}: ${unfit}` }
   const segments = readSegments(source, header)
-  return isProblem(segments) ? segments : takeSegments(source, segments)
+  if (isProblem(segments)) return segments
+  const taken = takeSegments(source, segments)
+  return isProblem(taken) ? taken : { ...taken, architecture: architectures.get(header.e_machine) }
 }
+
+const architectures = new Map<number, Architecture>([
+  [EM_X86_64, 'x86_64'],
+  [EM_AARCH64, 'arm64'],
+])
 
 function whyUnfit(header: Ehdr): string | undefined {
   if (!isElf(header.ei_magic))

@@ -19,6 +19,7 @@ import {
   MAX_DUMP_FRAMES,
 } from '../abi/container.ts'
 import { isPageSize, type PageSize } from '../abi/layout.ts'
+import type { Architecture } from '../abi/machine.ts'
 import type { Infer } from '../abi/schema.ts'
 import { FrameBitmap } from './image-bitmap.ts'
 import { KdumpMemory, type Part } from './image-kdump-pages.ts'
@@ -85,8 +86,15 @@ export async function openKdump(
     memory: await KdumpMemory.open(parts, first.pageSize, first.nrFrames),
     notes,
     warnings,
+    architecture: architectures.get(decodeText(first.main.utsname.machine)),
   }
 }
+
+/** By what uname(2) calls them. */
+const architectures = new Map<string, Architecture>([
+  ['x86_64', 'x86_64'],
+  ['aarch64', 'arm64'],
+])
 
 function readHeaders(source: ByteSource): Headers | Problem {
   const fail = (problem: string): Problem => ({ problem: `${source.name}: ${problem}` })

@@ -4,6 +4,7 @@
  */
 import { firstIndex } from '../abi/bisect.ts'
 import { MAX_OVERLAPPING_SEGMENTS } from '../abi/container.ts'
+import type { Architecture } from '../abi/machine.ts'
 import type { FilePosition, PhysAddr, PhysicalMemory, PhysRange, Presence } from '../abi/memory.ts'
 import { phys } from '../abi/memory.ts'
 import type { Note } from './image-notes.ts'
@@ -28,6 +29,8 @@ export interface OpenedMemory<M extends PhysicalMemory = SegmentMemory> {
   readonly notes: readonly Note[]
   /** What a reader should know: damage, leftovers, things ignored. One line each. */
   readonly warnings: readonly string[]
+  /** The machine that was dumped, where the container says it and KHO exists there. */
+  readonly architecture?: Architecture | undefined
 }
 
 const ADDRESS_SPACE = 1n << 64n

@@ -7,6 +7,7 @@
  */
 import { existsSync, statSync } from 'node:fs'
 import type { PageSize } from '../abi/layout.ts'
+import type { Architecture } from '../abi/machine.ts'
 import { type PhysAddr, type PhysicalMemory, parseAddress, phys } from '../abi/memory.ts'
 import { type DebugfsTree, openDebugfs } from './image-debugfs.ts'
 import { openElf } from './image-elf.ts'
@@ -41,6 +42,8 @@ export interface Image extends PhysicalMemory {
   readonly notes: readonly Note[]
   /** What a reader should know: damage, leftovers, things ignored. One line each. */
   readonly warnings: readonly string[]
+  /** The machine that was dumped, where the container says it. */
+  readonly architecture?: Architecture
   /** Page size of the dumped kernel, where it left a VMCOREINFO note that says so. */
   readonly pageSize?: PageSize
   /** A copy of debugfs: what it holds, and how its blobs get into memory. What goes out comes first. */
@@ -197,7 +200,7 @@ function withFormat(
 }
 
 function assemble(
-  { memory, format, notes, warnings, hint }: Contents,
+  { memory, format, notes, warnings, architecture, hint }: Contents,
   rest: Pick<Image, 'files' | 'debugfs' | 'close'>,
 ): Image {
   const pageSize = statedPageSize(notes)
@@ -205,6 +208,7 @@ function assemble(
     format,
     notes,
     warnings,
+    ...(architecture && { architecture }),
     ...(pageSize && { pageSize }),
     ...(hint && { hint }),
     ...rest,

@@ -177,7 +177,7 @@ class Judgement {
 }
 
 /** Whether a rule holds for a release; one of a kernel's check does where the release makes the check. */
-function holdsFor(rule: Rule, release: string): boolean {
+export function holdsFor(rule: Rule, release: string): boolean {
   if (rule.kind === 'refuses') return kernelCheck(rule.id, release) !== undefined
   const index = releaseIndex(release)
   const last = rule.until === undefined ? Number.POSITIVE_INFINITY : releaseIndex(rule.until)

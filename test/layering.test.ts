@@ -30,6 +30,7 @@ const rules: Readonly<Record<string, Rule>> = {
       zstddec: ['image*', 'kernel-image*'],
     },
   },
+  mutate: { folders: ['abi', 'inspect', 'mutate'], packages: {} },
   testing: {
     folders: ['abi', 'encode', 'inspect', 'testing'],
     packages: { 'node:fs': ['fixtures.ts'], vitest: ['vitest.ts'] },

@@ -1,0 +1,207 @@
+/**
+ * Where faults are made: a decoded handover with everything that a fault needs to find a place and to
+ * say what is put there. A place that the handover does not have makes a fault unfit, never an error.
+ */
+import { radixKey, radixShape } from '../abi/kho-map.ts'
+import { pageShift, type Target } from '../abi/layout.ts'
+import { hex, type PhysAddr, phys } from '../abi/memory.ts'
+import type { Handover } from '../inspect/decode.ts'
+import type { MapPage, PreservedMap } from '../inspect/map.ts'
+import { readLeading } from '../inspect/read.ts'
+import type { TargetKernel } from '../inspect/target-kernel.ts'
+import { child, childrenOf, type Node, type RecordNode, type ValueNode } from '../inspect/tree.ts'
+import type { Change, Unfit } from './change.ts'
+import { FdtSite } from './fdt-site.ts'
+
+/** A unit of preserved memory: its head's address. */
+export interface PlacedUnit {
+  readonly pa: bigint
+  readonly order: number
+}
+
+export class Site {
+  readonly handover: Handover
+  /** The kernel for which the image is to be wrong. */
+  readonly kernel: TargetKernel
+
+  constructor(handover: Handover, kernel: TargetKernel) {
+    this.handover = handover
+    this.kernel = kernel
+  }
+
+  get target(): Target {
+    return this.handover.target
+  }
+
+  get pageSize(): bigint {
+    return BigInt(this.target.pageSize)
+  }
+
+  /**
+   * All nodes at a path; `*` stands for every element of a list, `luo.sessions[*].files[*].memfd`.
+   * Keys are plain ones.
+   */
+  nodes(pattern: string): readonly Node[] {
+    let found: readonly Node[] = [this.handover.tree]
+    for (const step of pattern.split(/\.|(?=\[\*\])/)) {
+      found = found.flatMap((node) => (step === '[*]' ? itemsOf(node) : (child(node, step) ?? [])))
+    }
+    return found
+  }
+
+  /** The first node at a path for which a condition holds. */
+  node(pattern: string, holds: (node: Node) => boolean = () => true): Node | undefined {
+    return this.nodes(pattern).find(holds)
+  }
+
+  /** Records at a path. */
+  records(pattern: string): readonly RecordNode[] {
+    return this.nodes(pattern).filter((node) => node.kind === 'record')
+  }
+
+  /** The stored numbers at a path, as they are. */
+  number(pattern: string): bigint | undefined {
+    const node = this.node(pattern)
+    return node && storedNumber(node)
+  }
+
+  /** Puts a value into a field: the first one at a path, or a node of its own. */
+  set(where: string | Node | undefined, value: bigint | number | string | Uint8Array): Change {
+    const node = typeof where === 'string' ? this.node(where) : where
+    if (node?.kind !== 'value') return noSuch(where)
+    return [{ pa: node.pa, bytes: bytesFor(node, value) }]
+  }
+
+  /** Changes a stored number. */
+  alter(where: string | Node | undefined, change: (value: bigint) => bigint): Change {
+    const node = typeof where === 'string' ? this.node(where) : where
+    const value = node && storedNumber(node)
+    return value === undefined ? noSuch(where) : this.set(node, change(value))
+  }
+
+  /** Puts bytes anywhere that the image holds memory. */
+  write(pa: bigint, bytes: Uint8Array): Change {
+    const { state, until } = this.handover.memory.presence(phys(pa))
+    if (state === 'present' && until - pa >= BigInt(bytes.length)) return [{ pa: phys(pa), bytes }]
+    return { unfit: `the image does not hold ${bytes.length} bytes at ${hex(pa)}` }
+  }
+
+  /** Puts a little-endian word of 8 or 4 bytes somewhere. */
+  word(pa: bigint, value: bigint, size: 8 | 4 = 8): Change {
+    return this.write(pa, littleEndian(value, size))
+  }
+
+  /** The 64-bit word at an address; undefined where the image holds none. */
+  wordAt(pa: bigint): bigint | undefined {
+    const bytes = this.bytesAt(pa, 8)
+    return bytes && new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true)
+  }
+
+  bytesAt(pa: bigint, length: number): Uint8Array | undefined {
+    const bytes = readLeading(this.handover.memory, phys(pa), length)
+    return bytes.length === length ? bytes : undefined
+  }
+
+  /** An FDT of the handover (`kho`, `memblock`, `luo`, `kho_test`) and what can be changed in it. */
+  fdt(path: string): FdtSite | Unfit {
+    const placed = this.handover.fdts.find((one) => one.path === path)
+    return placed?.fdt.root ? new FdtSite(placed) : { unfit: `there is no FDT ${path} in this handover` }
+  }
+
+  get map(): PreservedMap | undefined {
+    const node = child(this.handover.tree, 'preserved')
+    return node?.kind === 'preserved' ? node.map : undefined
+  }
+
+  /** The unit that holds an address. */
+  unitAt(pa: bigint): PlacedUnit | undefined {
+    const unit = this.map?.unitAt(Number(pa / this.pageSize))
+    return unit && { pa: BigInt(unit.pfn) * this.pageSize, order: unit.order }
+  }
+
+  /** All units of an order, the first ones only. */
+  unitsOf(order: number, limit = 1000): readonly PlacedUnit[] {
+    const units: PlacedUnit[] = []
+    for (const { pfn, count } of this.map?.runs(order) ?? []) {
+      for (let i = 0; i < count && units.length < limit; i++) {
+        units.push({ pa: BigInt(pfn + i * 2 ** order) * this.pageSize, order })
+      }
+    }
+    return units
+  }
+
+  /** Takes the unit that holds an address out of the map. */
+  unpreserve(pa: bigint | undefined): Change {
+    const unit = pa === undefined ? undefined : this.unitAt(pa)
+    return unit ? this.#setBit(unit, false) : { unfit: 'nothing of this kind is preserved' }
+  }
+
+  /** Puts a unit into the map, if one of its bitmaps has room for it. */
+  preserve(unit: PlacedUnit): Change {
+    return this.#setBit(unit, true)
+  }
+
+  /** Where the map has the bit of a unit, if one of its pages has room for it. */
+  bitOf({ pa, order }: PlacedUnit): { readonly pa: PhysAddr; readonly mask: number } | undefined {
+    const { map } = this
+    for (const page of map?.pages ?? []) {
+      const bit = this.#bitIn(map as PreservedMap, page, pa, order)
+      if (bit !== undefined) return { pa: phys(page.pa + (bit >> 3n)), mask: 1 << Number(bit & 7n) }
+    }
+    return undefined
+  }
+
+  #setBit(unit: PlacedUnit, set: boolean): Change {
+    const place = this.bitOf(unit)
+    const byte = place && this.bytesAt(place.pa, 1)?.[0]
+    if (!place || byte === undefined)
+      return { unfit: `the map has no room for order ${unit.order} at ${hex(unit.pa)}` }
+    return [{ pa: place.pa, bytes: Uint8Array.of(set ? byte | place.mask : byte & ~place.mask) }]
+  }
+
+  /** Number of the bit that stands for a unit in a page of the map. */
+  #bitIn({ edge }: PreservedMap, page: MapPage, pa: bigint, order: number): bigint | undefined {
+    if (edge.kind === 'radix') {
+      if (page.role !== 'leaf') return undefined
+      const key = radixKey(pa, order, this.target.pageSize)
+      const bits = BigInt(radixShape(edge, this.target).leafLog2)
+      return key >> bits === page.prefix ? key & ((1n << bits) - 1n) : undefined
+    }
+    if (page.role !== 'bitmap' || page.level !== order) return undefined
+    const bit = (pa - page.prefix) >> BigInt(pageShift(this.target.pageSize) + order)
+    return bit >= 0n && bit < BigInt(page.length) * 8n ? bit : undefined
+  }
+}
+
+function itemsOf(node: Node): readonly Node[] {
+  return node.kind === 'list' ? childrenOf(node) : []
+}
+
+function storedNumber(node: Node): bigint | undefined {
+  if (node.kind !== 'value' || node.value instanceof Uint8Array) return undefined
+  return BigInt(node.value)
+}
+
+function noSuch(where: string | Node | undefined): Unfit {
+  return { unfit: typeof where === 'string' ? `this handover has no ${where}` : 'there is no such field' }
+}
+
+/** The bytes of a field that holds a value: numbers in its byte order, text filled up with NUL. */
+function bytesFor({ type, length }: ValueNode, value: bigint | number | string | Uint8Array): Uint8Array {
+  if (typeof value === 'bigint' || typeof value === 'number') {
+    const bytes = littleEndian(BigInt(value), length)
+    return type.kind === 'int' && type.order === 'be' ? bytes.reverse() : bytes
+  }
+  const bytes = new Uint8Array(length)
+  bytes.set((typeof value === 'string' ? new TextEncoder().encode(value) : value).subarray(0, length))
+  return bytes
+}
+
+export function littleEndian(value: bigint, size: number): Uint8Array {
+  let rest = BigInt.asUintN(size * 8, value)
+  return Uint8Array.from({ length: size }, () => {
+    const byte = Number(rest & 0xffn)
+    rest >>= 8n
+    return byte
+  })
+}
