@@ -2,7 +2,7 @@
 import type { Path } from '../abi/fault.ts'
 import { contentSource } from './content.ts'
 import type { Content, ContentPart, PlainContent } from './handover.ts'
-import type { ScenarioContent } from './scenario-schema.ts'
+import type { ScenarioContent } from './scenario-file-schema.ts'
 import type { ScenarioReport } from './scenario-text.ts'
 import { textBytes } from './text.ts'
 

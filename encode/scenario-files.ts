@@ -8,8 +8,9 @@ import type { StructType, VmallocEdge } from '../abi/schema.ts'
 import type { Memfd, SessionFile } from './handover.ts'
 import { type Run, RunTable, UNPLACED } from './runs.ts'
 import { type ContentContext, contentLength, contentOf } from './scenario-content.ts'
+import type { Copies, ScenarioFolios, ScenarioMemfd } from './scenario-file-schema.ts'
 import { releasesThatHave, type ScenarioMachine, versionOf } from './scenario-machine.ts'
-import type { Copies, ScenarioFile, ScenarioFolios, ScenarioMemfd } from './scenario-schema.ts'
+import type { ScenarioFile } from './scenario-schema.ts'
 
 /** Records of folios in all files: each takes 16 bytes, here and in the image. */
 const MAX_RECORDS = 1 << 26

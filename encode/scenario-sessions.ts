@@ -7,6 +7,7 @@ import { LIVEUPDATE_TEST_FLBS } from '../abi/liveupdate-test.ts'
 import { hex, MAX_PHYS } from '../abi/memory.ts'
 import type { Flb, Session, SessionFile, Text } from './handover.ts'
 import type { ContentContext } from './scenario-content.ts'
+import type { Copies } from './scenario-file-schema.ts'
 import { FileBuilder } from './scenario-files.ts'
 import {
   type ListLimits,
@@ -15,7 +16,7 @@ import {
   type ScenarioMachine,
   textLimit,
 } from './scenario-machine.ts'
-import type { Copies, Scenario, ScenarioFile, ScenarioFlb, ScenarioSession } from './scenario-schema.ts'
+import type { Scenario, ScenarioFile, ScenarioFlb, ScenarioSession } from './scenario-schema.ts'
 import { textBytes, textLabel } from './text.ts'
 
 /** Files and sessions that are written out one by one; above, the scenario is a mistake. */

@@ -198,6 +198,15 @@ export function orShort<T, S>(whole: Shape<T>, short: Shape<S>, of: (value: S) =
   }
 }
 
+/** A key alone, without a value, means `empty`. */
+export function orNothing<T>(shape: Shape<T>, empty: T): Shape<T> {
+  return {
+    expects: `${shape.expects}, or nothing`,
+    read: (value, path, report) => (value === null ? empty : shape.read(value, path, report)),
+    schema: (definitions) => ({ anyOf: [{ type: 'null' }, shape.schema(definitions)] }),
+  }
+}
+
 /** One value, or a list of them. */
 export function orList<T>(element: Shape<T>, things: string): Shape<readonly T[]> {
   const many = list(element, things)

@@ -6,10 +6,10 @@
  */
 import { formatPath, type Path } from '../abi/fault.ts'
 import type { HandoverDocument } from './handover.ts'
-import type { FileReader } from './scenario-content.ts'
+import type { ContentContext, FileReader } from './scenario-content.ts'
 import { documentOfScenario, type ScenarioDocument } from './scenario-document.ts'
-import { type MachineOptions, machineOf } from './scenario-machine.ts'
-import { scenarioShape } from './scenario-schema.ts'
+import { type MachineOptions, machineOf, type ScenarioMachine } from './scenario-machine.ts'
+import { type Scenario, scenarioShape } from './scenario-schema.ts'
 import {
   parseScenarioText,
   type ScenarioProblem,
@@ -50,23 +50,40 @@ export async function encodeScenario(
   text: string,
   options: ScenarioOptions = {},
 ): Promise<EncodedScenario | RefusedScenario> {
-  const parsed = await parseScenarioText(text)
-  if ('problems' in parsed) return { ok: false, problems: parsed.problems }
-  const report = new ScenarioReport()
-  const encoded = encodeValue(parsed.text, options, report)
-  return encoded && report.empty ? encoded : { ok: false, problems: report.problems(parsed.text) }
+  return readScenario(text, options, encoded)
 }
 
-function encodeValue(
-  { value }: ScenarioText,
+/** Reads a scenario's text, and makes something of it unless something is wrong with it. */
+export async function readScenario<T>(
+  text: string,
   options: ScenarioOptions,
-  report: ScenarioReport,
-): EncodedScenario | undefined {
+  make: (
+    scenario: Scenario,
+    machine: ScenarioMachine,
+    context: ContentContext,
+    placeOf: ScenarioText['placeOf'],
+  ) => T | undefined,
+): Promise<T | RefusedScenario> {
+  const parsed = await parseScenarioText(text)
+  if ('problems' in parsed) return { ok: false, problems: parsed.problems }
+  const { value, placeOf } = parsed.text
+  const report = new ScenarioReport()
   const scenario = scenarioShape.read(value ?? new Map(), [], report)
-  if (!scenario || !report.empty) return undefined
-  const machine = machineOf(scenario, options, report)
-  if (!machine) return undefined
-  const made = documentOfScenario(scenario, machine, { readFile: options.readFile, report })
+  const machine = scenario && report.empty ? machineOf(scenario, options, report) : undefined
+  const made = scenario && machine && make(scenario, machine, { readFile: options.readFile, report }, placeOf)
+  return made && report.empty ? made : { ok: false, problems: report.problems(parsed.text) }
+}
+
+function encoded(
+  scenario: Scenario,
+  machine: ScenarioMachine,
+  context: ContentContext,
+): EncodedScenario | undefined {
+  const { report } = context
+  if (scenario.steps) {
+    return report.wrong(['steps'], 'this is a timeline, not one handover; kho-inspect simulate runs it')
+  }
+  const made = documentOfScenario(scenario, machine, context)
   if (!made || !report.empty) return undefined
   const written = writeHandover(made.document)
   const places = written.problems.length > 0 ? documentPlaces(made) : []
