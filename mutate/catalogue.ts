@@ -24,7 +24,10 @@ export function applyFault(fault: NamedFault, site: Site, seed: number): Change 
 }
 
 /** Whether the rule that the fault breaks holds for a kernel at all. */
-export function existsIn({ rule: id, span }: NamedFault, { release }: TargetKernel): boolean {
+export function existsIn(
+  { rule: id, span }: NamedFault,
+  { release }: Pick<TargetKernel, 'release'>,
+): boolean {
   const rule = rules.find((one) => one.id === id)
   return rule !== undefined && holdsFor(rule, release.name) && (!span || appliesTo(span, release.name))
 }

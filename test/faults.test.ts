@@ -1,0 +1,98 @@
+/**
+ * The catalogue of faults against the table of rules: a fault trips exactly the rule that it names, and
+ * those that are stated to follow, on images of two ABI versions if the rule holds for as many.
+ */
+import { describe, expect, test } from 'vitest'
+import type { ComponentName } from '../abi/registry.ts'
+import { releases } from '../abi/registry.ts'
+import { decodeHandover } from '../inspect/decode.ts'
+import { rules } from '../inspect/rules.ts'
+import { validate } from '../inspect/validate.ts'
+import { applyFault, existsIn, faults } from '../mutate/catalogue.ts'
+import { isUnfit } from '../mutate/change.ts'
+import type { NamedFault } from '../mutate/named-fault.ts'
+import { PatchedView } from '../mutate/patch.ts'
+import { Site } from '../mutate/site.ts'
+import { type Base, faultBases } from './support/fault-bases.ts'
+
+const bases = await faultBases()
+const SEED = 1
+
+/** Findings by rule and place. */
+function findingsOf({ handover, options }: Pick<Base, 'handover' | 'options'>): readonly string[] {
+  return validate(handover, options).findings.map(({ rule, path }) => `${rule} ${path}`)
+}
+
+const ownFindings = new Map(bases.map((base) => [base, new Set(findingsOf(base))]))
+
+test.each(bases.map((base) => [base.name, base] as const))(
+  '%s is right before a fault is made',
+  (_name, base) => {
+    const { findings } = validate(base.handover, base.options)
+    expect(findings.filter(({ severity }) => severity !== 'note')).toEqual([])
+  },
+)
+
+/** Ids of the rules that a fault trips and the base did not. */
+function tripped(fault: NamedFault, base: Base): readonly string[] {
+  const change = applyFault(fault, new Site(base.handover, base.kernel), SEED)
+  if (isUnfit(change)) throw new Error(change.unfit)
+  const handover = decodeHandover(
+    new PatchedView(base.memory, change),
+    base.handover.fdt ?? (0n as never),
+    base.decode,
+  )
+  const known = ownFindings.get(base) as ReadonlySet<string>
+  const added = findingsOf({ handover, options: base.options }).filter((finding) => !known.has(finding))
+  return [...new Set(added.map((finding) => finding.split(' ')[0] as string))]
+}
+
+function fits(fault: NamedFault, base: Base): boolean {
+  return !isUnfit(applyFault(fault, new Site(base.handover, base.kernel), SEED))
+}
+
+/** The version of the rule's component that a base has; the rule's own component may be younger than KHO. */
+function versionIn({ kernel }: Base, component: ComponentName): string | undefined {
+  return kernel.versions[component] ?? kernel.versions.kho
+}
+
+/** One base of each version that a fault fits: of a real kernel where there is one. */
+function basesFor(fault: NamedFault): readonly Base[] {
+  const component = rules.find(({ id }) => id === fault.rule)?.component ?? 'kho'
+  const chosen = new Map<string | undefined, Base>()
+  for (const base of bases) {
+    const version = versionIn(base, component)
+    if (!chosen.has(version) && fits(fault, base)) chosen.set(version, base)
+  }
+  return [...chosen.values()]
+}
+
+describe.each(faults.map((fault) => [fault.name, fault] as const))('%s', (_name, fault) => {
+  const own = basesFor(fault)
+
+  test('names a rule, and fits images of two versions if there are two', () => {
+    const rule = rules.find(({ id }) => id === fault.rule)
+    expect(rule, `there is no rule ${fault.rule}`).toBeDefined()
+    const spoken = releases.filter((release) => existsIn(fault, { release }))
+    const versions = new Set(spoken.map(({ versions: of }) => of[rule?.component ?? 'kho'] ?? of.kho))
+    expect(own.length).toBeGreaterThanOrEqual(Math.min(2, versions.size))
+  })
+
+  test.each(own.map((base) => [base.name, base] as const))('in %s', (_base, base) => {
+    const found = tripped(fault, base)
+    expect(found).toContain(fault.rule)
+    expect(found.filter((id) => id !== fault.rule && !fault.follows?.includes(id))).toEqual([])
+  })
+
+  if (fault.follows) {
+    test('what is stated to follow does so somewhere', () => {
+      const everywhere = new Set(own.flatMap((base) => tripped(fault, base)))
+      expect(fault.follows?.filter((id) => !everywhere.has(id))).toEqual([])
+    })
+  }
+})
+
+test('names are unique', () => {
+  const names = faults.map(({ name }) => name)
+  expect(names).toEqual([...new Set(names)])
+})
