@@ -70,3 +70,16 @@ export const fdtProperty = struct(
     nameoff: u32be('Offset in bytes of the name in the strings block.'),
   },
 )
+
+/** What libfdt answers instead of an offset or 0 (FDT_ERR_*, negative). */
+export const FDT_ERR = {
+  NOTFOUND: -1,
+  EXISTS: -2,
+  NOSPACE: -3,
+  BADOFFSET: -4,
+  TRUNCATED: -8,
+  BADMAGIC: -9,
+  BADVERSION: -10,
+  BADSTRUCTURE: -11,
+  ALIGNMENT: -19,
+} as const

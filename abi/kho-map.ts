@@ -145,3 +145,11 @@ export function decodeRadixKey(
   if (topBit < 0 || order < 0) return undefined
   return { pa: phys(key << BigInt(pageShift(pageSize) + order)), order }
 }
+
+/**
+ * Memory that has struct pages or has none as a whole (SECTION_SIZE_BITS): 128 MiB, 512 MiB at 64K pages.
+ * Writing the struct page of a frame in a section without RAM is a wild write.
+ */
+export function sectionSize(pageSize: PageSize): bigint {
+  return pageSize === 65536 ? 1n << 29n : 1n << 27n
+}

@@ -1,32 +1,174 @@
-/** The lines that a booting kernel logs about a handover, in its order. */
+/** The lines that a booting kernel logs about a handover, in its order and without time stamps. */
 import type { Check } from '../abi/check.ts'
-import type { LogArgument } from './rule.ts'
+import { consoleLine, type FormatArgument, formatMessage, messagePrefix } from '../abi/console.ts'
+import { ERRNO, type Errno } from '../abi/errno.ts'
+import { formatPath } from '../abi/fault.ts'
+import { componentByName } from '../abi/registry.ts'
+import { isWithin } from './fault-pool.ts'
+import type { FurtherLine, Stage } from './rule.ts'
 import type { Subject } from './subject.ts'
+import { decodeText } from './text.ts'
+import { child, itemsAt, type Node, numberAt, type RecordNode } from './tree.ts'
 import type { Finding } from './verdict.ts'
 
-/** What a subsystem's lines begin with, by the function that logs. */
-function prefixOf({ by, component }: Check): string {
-  if (by.startsWith('memfd_luo')) return 'memfd_luo: '
-  if (by.startsWith('luo_') || by.startsWith('kho_block')) return 'luo: '
-  return component === 'memblock' ? '' : 'KHO: '
+/** The line of a check, its conversions filled in, and what other functions log on account of it. */
+export function linesOf(
+  check: Check | undefined,
+  values: readonly FormatArgument[] | undefined,
+  further: readonly FurtherLine[],
+  release: string,
+): readonly string[] {
+  const own =
+    check?.message !== undefined && values
+      ? [messagePrefix(check.by) + formatMessage(check.message, ...values)]
+      : []
+  return [...own, ...further.flatMap(([id, ...rest]) => say(release, id, ...rest))]
 }
 
-/** The line of a check, its conversions filled in; none where it logs nothing. */
-export function logLine(check: Check, values: readonly LogArgument[]): readonly string[] {
-  return check.message === undefined ? [] : [prefixOf(check) + formatLog(check.message, values)]
+/** A line as a release says it; none where it does not. */
+function say(release: string, id: string, ...values: readonly FormatArgument[]): readonly string[] {
+  const line = consoleLine(id, release)
+  return line ? [messagePrefix(line.by) + formatMessage(line.format, ...values)] : []
 }
 
-const CONVERSION = /%(?:\.\*)?(?:pa|pe|(?:ll|l|z)?[duxs])/g
-
-function formatLog(format: string, values: readonly LogArgument[]): string {
-  let next = 0
-  return format.replace(CONVERSION, (conversion) => {
-    const value = values[next++] ?? ''
-    if (conversion === '%pa') return `0x${BigInt(value).toString(16).padStart(16, '0')}`
-    return conversion.endsWith('x') ? BigInt(value).toString(16) : String(value)
-  })
+/** What the kernel is expected to log about a handover, given the findings that it gets to. */
+export function expectedConsole(subject: Subject, reached: readonly Finding[]): readonly string[] {
+  const log = new BootLog(subject, reached)
+  return log.lines()
 }
 
-export function expectedConsole(_subject: Subject, reached: readonly Finding[]): readonly string[] {
-  return reached.flatMap(({ log }) => log)
+class BootLog {
+  readonly #subject: Subject
+  readonly #reached: readonly Finding[]
+  readonly #lines: string[] = []
+  readonly #last: Finding | undefined
+
+  constructor(subject: Subject, reached: readonly Finding[]) {
+    this.#subject = subject
+    this.#reached = reached
+    this.#last = reached.at(-1)
+  }
+
+  lines(): readonly string[] {
+    this.#linesAt('populate')
+    if (this.#last?.outcome === 'no-handover') {
+      this.#say('KHO_NO_REVIVAL', ...this.#revivalError(this.#last))
+      return this.#lines
+    }
+    this.#say('KHO_FOUND')
+    const stages: readonly (readonly [Stage, () => void])[] = this.#subject.isSince('linux-7.3')
+      ? [
+          ['map', () => this.#linesAt('map')],
+          ['reserve-mem', () => this.#reserveMem()],
+        ]
+      : [
+          ['reserve-mem', () => this.#reserveMem()],
+          ['map', () => this.#linesAt('map')],
+        ]
+    const later: readonly (readonly [Stage, () => void])[] = [
+      ['luo', () => this.#luo()],
+      ['initcalls', () => this.#initcalls()],
+      ['open', () => this.#linesAt('open')],
+      ['retrieve', () => this.#linesAt('retrieve')],
+    ]
+    for (const [stage, add] of [...stages, ...later]) {
+      add()
+      if (this.#endsAt(stage)) break
+    }
+    return this.#lines
+  }
+
+  #say(id: string, ...values: readonly FormatArgument[]): void {
+    this.#lines.push(...say(this.#subject.release, id, ...values))
+  }
+
+  #at(stage: Stage): readonly Finding[] {
+    return this.#reached.filter((finding) => finding.stage === stage)
+  }
+
+  #linesAt(stage: Stage): void {
+    for (const { log } of this.#at(stage)) this.#lines.push(...log)
+  }
+
+  /** Whether the kernel gets no further than this stage. */
+  #endsAt(stage: Stage): boolean {
+    return this.#at(stage).some(({ outcome, ends }) => ends || outcome === 'panics')
+  }
+
+  /** Up to 6.19 the line ends with the error. */
+  #revivalError({ errno }: Finding): readonly FormatArgument[] {
+    const line = consoleLine('KHO_NO_REVIVAL', this.#subject.release)
+    if (!line?.format.includes('%')) return []
+    return [errno === undefined ? 0 : -ERRNO[errno as Errno]]
+  }
+
+  /** One line for each region that is asked for: of its refusal, or that it was revived. */
+  #reserveMem(): void {
+    const { key } = componentByName('memblock')
+    const findings = this.#at('reserve-mem')
+    const record = this.#subject.record(key)
+    const regions = record ? itemsAt(record, 'reserve_mem') : []
+    const outside = findings.filter(
+      ({ path }) => !regions.some((item) => isWithin(path, regionPath(key, item))),
+    )
+    const wanted = this.#regionsWanted(regions)
+    for (const region of wanted) {
+      const path = regionPath(key, region)
+      const own = findings.filter((finding) => isWithin(finding.path, path))
+      const refused = [...own, ...outside].some(({ outcome }) => outcome === 'loses')
+      if (refused) for (const { log } of [...outside, ...own]) this.#lines.push(...log)
+      else this.#say('RESERVE_MEM_REVIVED', nameOf(region))
+    }
+    if (wanted.length === 0) for (const { log } of outside) this.#lines.push(...log)
+  }
+
+  /** The regions of the image that the command line asks for, in its order; all where it is not known. */
+  #regionsWanted(regions: readonly Node[]): readonly Node[] {
+    const { commandLine } = this.#subject
+    if (commandLine === undefined) return regions
+    const names = [...commandLine.matchAll(/(?:^|\s)reserve_mem=[^\s:]+:[^\s:]+:(\S+)/g)].map(
+      ([, name]) => name,
+    )
+    return names.flatMap((name) => regions.find((region) => nameOf(region) === name) ?? [])
+  }
+
+  #luo(): void {
+    const findings = this.#at('luo')
+    const luo = this.#subject.record(componentByName('luo').key)
+    const isEarly = ({ source, outcome }: Finding): boolean =>
+      outcome === 'panics' && source === 'luo_early_startup()'
+    const early = findings.filter(isEarly)
+    const number = numberAt(luo, 'liveupdate_num')
+    for (const { log } of early) this.#lines.push(...log)
+    if (early.length === 0 && number !== undefined && this.#subject.speaks('luo') !== undefined)
+      this.#say('LUO_RETRIEVED', number)
+    for (const finding of findings) if (!early.includes(finding)) this.#lines.push(...finding.log)
+    const panic = findings.find(({ outcome }) => outcome === 'panics')
+    if (panic) this.#say('LUO_PANIC', -ERRNO[(panic.errno ?? 'EINVAL') as Errno])
+  }
+
+  #initcalls(): void {
+    const { key } = componentByName('kexec-metadata')
+    const record = this.#subject.record(key)
+    const findings = this.#at('initcalls')
+    this.#linesAt('initcalls')
+    const refused = findings.some(({ path, outcome }) => isWithin(path, key) && outcome !== 'takes-over')
+    const count = numberAt(record, 'kexec_count')
+    const release = textAt(record, 'previous_release')
+    if (refused || count === undefined || release === undefined) return
+    if (this.#subject.speaks('kexec-metadata') !== undefined) this.#say('METADATA_FOUND', release, count)
+  }
+}
+
+function regionPath(key: string, region: Node): string {
+  return formatPath([key, 'reserve_mem', region.segment])
+}
+
+function nameOf(region: Node): string {
+  return textAt(region as RecordNode, 'name') ?? ''
+}
+
+function textAt(record: RecordNode | undefined, key: string): string | undefined {
+  const node = child(record, key)
+  return node?.kind === 'value' && node.value instanceof Uint8Array ? decodeText(node.value) : undefined
 }

@@ -2,7 +2,8 @@
  * One rule of the validator: what must hold of a handover, which kernel function makes the check or
  * omits it, and what becomes of the handover where it does not hold.
  */
-import { appliesTo, type Check, type Outcome } from '../abi/check.ts'
+import type { Check, Outcome } from '../abi/check.ts'
+import type { FormatArgument } from '../abi/console.ts'
 import { checks } from '../abi/consumer.ts'
 import { type Hop, invariant, type Severity } from '../abi/fault.ts'
 import type { PhysAddr } from '../abi/memory.ts'
@@ -29,8 +30,8 @@ export type Stage =
   /** Retrieving and finishing what the sessions hold. */
   | 'retrieve'
 
-/** What a console line's conversions are filled with, in order. */
-export type LogArgument = string | number | bigint
+/** A line of console.ts by its id, and what its conversions are filled with. */
+export type FurtherLine = readonly [id: string, ...values: FormatArgument[]]
 
 /** One place in a handover where a rule does not hold. */
 export interface Violation {
@@ -47,12 +48,18 @@ export interface Violation {
   /** Instead of the rule's own. */
   readonly outcome?: Outcome
   readonly severity?: Severity
+  /** Where it comes up at another time than the rule's other violations. */
+  readonly stage?: Stage
   /** Paths of further parts (`luo.sessions[a].files[0x1]`) that it harms, beside the one that holds `path`. */
   readonly affects?: readonly string[]
   /** Position within the stage, for what is done one after the other: sessions, files. */
   readonly step?: number
   /** Arguments of the line that the kernel logs; nothing is logged where there are none. */
-  readonly log?: readonly LogArgument[]
+  readonly log?: readonly FormatArgument[]
+  /** Lines that others log on account of it, after that of the check. */
+  readonly further?: readonly FurtherLine[]
+  /** The kernel does not survive it: nothing comes after it. */
+  readonly ends?: boolean
   /** Where the check is made in several places (`Check.at`), in which of them. */
   readonly at?: string
   /** Below this path nothing is judged by rules that require this one; `path` where it is not told. */
@@ -113,11 +120,4 @@ export function note(
   told: Omit<Rule, 'kind' | 'requires' | 'severity' | 'outcome'> & Partial<Pick<Rule, 'requires'>>,
 ): Rule {
   return { requires: [], ...told, severity: 'note', kind: 'note', outcome: 'takes-over' }
-}
-
-/** The kernel's check behind a rule, as a release makes it; undefined where it makes none. */
-export function kernelCheck(id: string, release: string, at?: string): Check | undefined {
-  return checks.find(
-    (check) => check.id === id && appliesTo(check, release) && (at === undefined || check.at === at),
-  )
 }

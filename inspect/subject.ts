@@ -2,23 +2,31 @@
  * What is judged: a decoded handover, the kernel that is to take it over, and what both need to be
  * looked at from: the decoder's faults, the preserved units, and everything that refers to memory.
  */
+import type { FaultCode } from '../abi/fault.ts'
 import type { Target } from '../abi/layout.ts'
 import { type PhysAddr, type PhysicalMemory, type PhysRange, phys } from '../abi/memory.ts'
 import { type ComponentName, releaseIndex } from '../abi/registry.ts'
 import { scratchRanges } from './boot-entry.ts'
 import type { ClaimGroup } from './claim.ts'
 import type { Handover } from './decode.ts'
-import { FaultPool } from './fault-pool.ts'
+import { FaultPool, isWithin } from './fault-pool.ts'
+import { FaultList, ROOT } from './faults.ts'
+import { KernelFdt } from './kernel-fdt.ts'
+import { KnownMemory } from './known-memory.ts'
 import type { PreservedMap } from './map.ts'
+import { walkMap } from './map-walk.ts'
 import type { TargetKernel } from './target-kernel.ts'
-import { child, type ListNode, type Node, type RecordNode } from './tree.ts'
+import { child, type ListNode, type Node, numberAt, type RecordNode } from './tree.ts'
 import { UnitIndex } from './unit-index.ts'
 
 /** Tells what one part of a handover refers to. */
 export type ClaimProvider = (subject: Subject) => Iterable<ClaimGroup>
 
 export class Subject {
+  /** As the kernel reads it. */
   readonly handover: Handover
+  /** As the old kernel wrote it, by what speaks for it. */
+  readonly written: Handover
   readonly kernel: TargetKernel
   readonly faults: FaultPool
   /** The next kernel's command line, where it is known. */
@@ -27,20 +35,32 @@ export class Subject {
   readonly #providers: readonly ClaimProvider[]
   #claims: readonly ClaimGroup[] | undefined
   #units: UnitIndex | undefined
+  #map: PreservedMap | undefined
+  #known: KnownMemory | undefined
 
   constructor(
     handover: Handover,
+    written: Handover,
     kernel: TargetKernel,
     commandLine: string | undefined,
     providers: readonly ClaimProvider[],
   ) {
     this.handover = handover
+    this.written = written
     this.kernel = kernel
     this.commandLine = commandLine
     this.faults = new FaultPool(handover.faults)
     const scratch = child(handover.tree, 'scratch')
     this.scratch = scratch?.kind === 'list' ? scratchRanges(scratch as ListNode) : []
     this.#providers = providers
+  }
+
+  /** The root FDT as the kernel sees it; undefined where the image does not hold all of it, or not its place. */
+  get root(): KernelFdt | undefined {
+    const placed = this.handover.fdts.find(({ path }) => path === 'kho')
+    return placed && placed.fdt.bytes.length >= placed.fdt.header.totalsize
+      ? new KernelFdt(placed.fdt.bytes, placed.pa)
+      : undefined
   }
 
   get memory(): PhysicalMemory {
@@ -77,10 +97,16 @@ export class Subject {
     return child(this.handover.tree, key)
   }
 
-  /** The map of preserved memory, where there is one. */
+  /** The map of preserved memory as the kernel walks it, where there is one. */
   get map(): PreservedMap | undefined {
-    const node = this.node('preserved')
-    return node?.kind === 'preserved' ? node.map : undefined
+    this.#map ??= kernelMap(this.handover)
+    return this.#map
+  }
+
+  /** Where there is RAM, as far as anything tells. */
+  get known(): KnownMemory {
+    this.#known ??= new KnownMemory([...this.memory.ranges, ...this.scratch], this.target.pageSize)
+    return this.#known
   }
 
   /** The units of the map, to be looked up. */
@@ -102,4 +128,19 @@ export class Subject {
   address(pfn: number): PhysAddr {
     return phys(BigInt(pfn) * BigInt(this.target.pageSize))
   }
+}
+
+/** Faults behind which the decoder does not follow the map, and the kernel does. */
+const FOLLOWED: readonly FaultCode[] = ['REACHED_TWICE', 'ADDRESS_MISALIGNED', 'CHAIN_CYCLE']
+
+/** The map as the decoder walked it; where it refused to follow a pointer, as a kernel that does not look. */
+function kernelMap({ tree, faults, memory, target }: Handover): PreservedMap | undefined {
+  const node = child(tree, 'preserved')
+  if (node?.kind !== 'preserved') return undefined
+  const { map } = node
+  const stored = numberAt(child(tree, 'kho'), 'memory_map')
+  const differs = faults.some(({ code, path }) => FOLLOWED.includes(code) && isWithin(path, 'kho.memory_map'))
+  if (!differs || stored === undefined) return map
+  const context = { memory, target, faults: new FaultList(memory), isTrusting: true }
+  return walkMap(context, map.edge, BigInt(stored), ROOT, node.pa)
 }

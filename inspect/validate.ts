@@ -2,12 +2,14 @@
  * The engine of the validator: runs the rules that hold for a kernel over a decoded handover, and draws
  * the verdict from what they find.
  */
+import { appliesTo } from '../abi/check.ts'
+import { checkOf } from '../abi/console.ts'
 import type { Severity } from '../abi/fault.ts'
-import { componentByName, type Release, releaseFor, releaseIndex, releases } from '../abi/registry.ts'
-import { expectedConsole, logLine } from './boot-log.ts'
+import { componentByName, type Release, releaseFor, releases } from '../abi/registry.ts'
+import { expectedConsole, linesOf } from './boot-log.ts'
 import { type DecodeOptions, decodeHandover, type Handover } from './decode.ts'
 import { isWithin } from './fault-pool.ts'
-import { kernelCheck, type Rule, type Violation } from './rule.ts'
+import type { Rule, Violation } from './rule.ts'
 import { claimProviders, rules } from './rules.ts'
 import { Subject } from './subject.ts'
 import { kernelOfRelease, type TargetKernel } from './target-kernel.ts'
@@ -35,7 +37,7 @@ export interface ValidateOptions {
 export function validate(handover: Handover, options: ValidateOptions = {}): Verdict {
   const kernel = options.kernel ?? ownKernel(handover)
   const seen = asReadBy(kernel, handover, options.decode)
-  const subject = new Subject(seen, kernel, options.commandLine, claimProviders)
+  const subject = new Subject(seen, handover, kernel, options.commandLine, claimProviders)
   const judged = new Judgement(subject)
   judged.judge()
   const reached = reachedFindings(judged.findings, subject.release)
@@ -149,7 +151,7 @@ class Judgement {
       at,
       log,
     } = violation
-    const check = rule.kind === 'refuses' ? kernelCheck(rule.id, release, at) : undefined
+    const check = rule.kind === 'refuses' ? checkOf(rule.id, release, at) : undefined
     const position = memory.filePosition(pa)
     const severity: Severity = violation.severity ?? rule.severity
     return {
@@ -168,20 +170,19 @@ class Judgement {
       source: check?.by ?? rule.source,
       why: check?.doc ?? rule.why,
       outcome: violation.outcome ?? check?.outcome ?? rule.outcome,
-      stage: rule.stage,
+      stage: violation.stage ?? rule.stage,
       step,
       affects,
-      log: check && log ? logLine(check, log) : [],
+      ...(check?.errno !== undefined && { errno: check.errno }),
+      ends: violation.ends ?? false,
+      log: linesOf(check, log, violation.further ?? [], release),
     }
   }
 }
 
 /** Whether a rule holds for a release; one of a kernel's check does where the release makes the check. */
 export function holdsFor(rule: Rule, release: string): boolean {
-  if (rule.kind === 'refuses') return kernelCheck(rule.id, release) !== undefined
-  const index = releaseIndex(release)
-  const last = rule.until === undefined ? Number.POSITIVE_INFINITY : releaseIndex(rule.until)
-  return releaseIndex(rule.since) <= index && index <= last
+  return rule.kind === 'refuses' ? checkOf(rule.id, release) !== undefined : appliesTo(rule, release)
 }
 
 const byId = new Map(rules.map((rule) => [rule.id, rule]))

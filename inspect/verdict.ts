@@ -36,6 +36,10 @@ export interface Finding {
   /** Position within the stage. */
   readonly step: number
   readonly affects: readonly string[]
+  /** The kernel's answer, where it has one. */
+  readonly errno?: string
+  /** The kernel does not survive it. */
+  readonly ends: boolean
   /** The lines that the kernel logs on account of it. */
   readonly log: readonly string[]
 }
@@ -75,7 +79,7 @@ export function reachedFindings(findings: readonly Finding[], release: string): 
   const inOrder = findings.toSorted(
     (a, b) => stageRank(a.stage, release) - stageRank(b.stage, release) || a.step - b.step,
   )
-  const end = inOrder.findIndex(({ outcome }) => TERMINAL.includes(outcome))
+  const end = inOrder.findIndex(({ outcome, ends }) => ends || TERMINAL.includes(outcome))
   return end < 0 ? inOrder : inOrder.slice(0, end + 1)
 }
 

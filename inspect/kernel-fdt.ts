@@ -1,0 +1,210 @@
+/**
+ * A flattened device tree as the kernel's libfdt sees it: what its read-only functions answer for these
+ * very bytes, right or wrong. The decoder (fdt.ts) reads what can be read; this says what a kernel finds.
+ *
+ * Mirrors scripts/dtc/libfdt/fdt.c and fdt_ro.c without any FDT_ASSUME_*.
+ */
+import {
+  FDT_ERR,
+  FDT_FIRST_SUPPORTED_VERSION,
+  FDT_MAGIC,
+  FDT_RESERVE_ALIGN,
+  FDT_TAG_ALIGN,
+  FDT_VERSION,
+  FdtTag,
+  fdtHeader,
+  fdtProperty,
+  MAX_FDT_TOTALSIZE,
+} from '../abi/fdt.ts'
+import { layoutOf } from '../abi/layout.ts'
+import type { Infer } from '../abi/schema.ts'
+import { decodeStruct } from './record.ts'
+
+/** Sizes of an FDT's parts do not depend on the page size. */
+const ANY = { pageSize: 4096 } as const
+const PROPERTY_SIZE = layoutOf(fdtProperty, ANY).size
+const V17_SIZE = layoutOf(fdtHeader, ANY).size
+/** Last version before size_dt_struct, and the one before size_dt_strings; one field of 4 bytes each. */
+const HEADER_SIZES: readonly (readonly [until: number, size: number])[] = [
+  [2, V17_SIZE - 8],
+  [16, V17_SIZE - 4],
+]
+/** Versions before this one name nodes by their whole path. */
+const LEAF_NAMES_SINCE = 16
+
+export interface KernelProperty {
+  readonly value: Uint8Array
+  /** Offset of the value in the blob. */
+  readonly offset: number
+}
+
+export class KernelFdt {
+  readonly #bytes: Uint8Array
+  readonly #view: DataView
+  readonly #header: Infer<typeof fdtHeader>
+  readonly #aligned: boolean
+
+  /** The bytes from the blob's address on, all that `totalsize` claims or the kernel maps. */
+  constructor(bytes: Uint8Array, address: bigint) {
+    const whole = new Uint8Array(Math.max(bytes.length, V17_SIZE))
+    whole.set(bytes)
+    this.#bytes = whole
+    this.#view = new DataView(whole.buffer)
+    this.#header = decodeStruct(fdtHeader, whole.subarray(0, V17_SIZE), ANY)
+    this.#aligned = address % BigInt(FDT_RESERVE_ALIGN) === 0n
+  }
+
+  /** fdt_check_header(): 0, or the error. */
+  checkHeader(): number {
+    const { magic, totalsize, version, last_comp_version, off_mem_rsvmap, off_dt_struct } = this.#header
+    if (!this.#aligned) return FDT_ERR.ALIGNMENT
+    if (magic !== FDT_MAGIC) return FDT_ERR.BADMAGIC
+    if (version < FDT_FIRST_SUPPORTED_VERSION || last_comp_version > FDT_VERSION) return FDT_ERR.BADVERSION
+    if (version < last_comp_version) return FDT_ERR.BADVERSION
+    const size = HEADER_SIZES.find(([until]) => version <= until)?.[1] ?? V17_SIZE
+    if (totalsize < size || totalsize > MAX_FDT_TOTALSIZE) return FDT_ERR.TRUNCATED
+    if (off_mem_rsvmap % FDT_RESERVE_ALIGN !== 0 || off_dt_struct % FDT_TAG_ALIGN !== 0)
+      return FDT_ERR.ALIGNMENT
+    const inside = (start: number, length: number): boolean => start >= size && start + length <= totalsize
+    const { size_dt_struct, off_dt_strings, size_dt_strings } = this.#header
+    const structure = version < FDT_VERSION ? 0 : size_dt_struct
+    const fits =
+      inside(off_mem_rsvmap, 0) && inside(off_dt_struct, structure) && inside(off_dt_strings, size_dt_strings)
+    return fits ? 0 : FDT_ERR.TRUNCATED
+  }
+
+  /** fdt_ro_probe_(): what every reading function looks at first. */
+  #probe(): number {
+    const { magic, totalsize, version, last_comp_version } = this.#header
+    if (!this.#aligned) return FDT_ERR.ALIGNMENT
+    if (magic !== FDT_MAGIC) return FDT_ERR.BADMAGIC
+    if (version < FDT_FIRST_SUPPORTED_VERSION || last_comp_version > FDT_VERSION) return FDT_ERR.BADVERSION
+    return totalsize < MAX_FDT_TOTALSIZE ? 0 : FDT_ERR.TRUNCATED
+  }
+
+  /** fdt_subnode_offset(): the first child of that name, with or without a unit address. */
+  subnode(parent: number, name: string): number {
+    const error = this.#probe()
+    if (error < 0) return error
+    for (const node of this.subnodes(parent)) {
+      if (node < 0) return node
+      const found = this.nodeName(node)
+      if (found === name || (!name.includes('@') && found.startsWith(`${name}@`))) return node
+    }
+    return FDT_ERR.NOTFOUND
+  }
+
+  /** Offsets of the children, as fdt_next_node() comes to them; where it cannot go on, its error is the last. */
+  *subnodes(parent: number): Generator<number> {
+    let depth = 0
+    let at = this.#nodeEnd(parent)
+    while (at >= 0) {
+      const { tag, next } = this.#token(at)
+      if (tag === FdtTag.BEGIN_NODE) {
+        depth += 1
+        if (depth === 1) yield at
+      } else if (tag === FdtTag.END_NODE) {
+        depth -= 1
+        if (depth < 0) return
+      } else if (tag === FdtTag.END) {
+        yield next < 0 ? next : FDT_ERR.NOTFOUND
+        return
+      }
+      at = next
+    }
+    yield at
+  }
+
+  nodeName(node: number): string {
+    const start = this.#header.off_dt_struct + node + FDT_TAG_ALIGN
+    const name = latin1(this.#bytes.subarray(start, this.#bytes.indexOf(0, start)))
+    return this.#header.version < LEAF_NAMES_SINCE ? name.slice(name.lastIndexOf('/') + 1) : name
+  }
+
+  /** fdt_getprop(): the first property of that name, or the error. */
+  property(node: number, name: string): KernelProperty | number {
+    for (let at = this.#nodeEnd(node); ; ) {
+      if (at < 0) return at
+      const { tag, next } = this.#token(at)
+      if (tag === FdtTag.END) return next < 0 ? next : FDT_ERR.BADSTRUCTURE
+      if (tag === FdtTag.PROP && this.#string(this.#word(at + 2 * FDT_TAG_ALIGN)) === name)
+        return this.#value(at)
+      if (tag !== FdtTag.PROP && tag !== FdtTag.NOP) return FDT_ERR.NOTFOUND
+      at = next
+    }
+  }
+
+  /** The 64-bit word of a property that has exactly 8 bytes. */
+  word64(node: number, name: string): bigint | undefined {
+    const property = this.property(node, name)
+    if (typeof property === 'number' || property.value.length !== 8) return undefined
+    const { buffer, byteOffset } = property.value
+    return new DataView(buffer, byteOffset).getBigUint64(0, true)
+  }
+
+  /** fdt_node_check_compatible(): 0 where the list has the string, 1 where not, or the error. */
+  checkCompatible(node: number, wanted: string): number {
+    const probed = this.#probe()
+    if (probed < 0) return probed
+    const property = this.property(node, 'compatible')
+    if (typeof property === 'number') return property
+    return latin1(property.value).split('\0').slice(0, -1).includes(wanted) ? 0 : 1
+  }
+
+  #value(at: number): KernelProperty {
+    const offset = this.#header.off_dt_struct + at + PROPERTY_SIZE
+    return { value: this.#bytes.slice(offset, offset + this.#word(at + FDT_TAG_ALIGN)), offset }
+  }
+
+  /** Behind the head of a node; an error where there is none. */
+  #nodeEnd(node: number): number {
+    const { tag, next } = this.#token(node)
+    return tag === FdtTag.BEGIN_NODE ? next : FDT_ERR.BADOFFSET
+  }
+
+  /** fdt_next_tag() */
+  #token(start: number): { readonly tag: number; readonly next: number } {
+    const premature = { tag: FdtTag.END, next: FDT_ERR.BADSTRUCTURE }
+    if (!this.#holds(start, FDT_TAG_ALIGN)) return { tag: FdtTag.END, next: FDT_ERR.TRUNCATED }
+    const tag = this.#word(start)
+    let end = start + FDT_TAG_ALIGN
+    if (tag === FdtTag.BEGIN_NODE) {
+      const nul = this.#bytes.indexOf(0, this.#header.off_dt_struct + end)
+      if (nul < 0) return premature
+      end = nul + 1 - this.#header.off_dt_struct
+    } else if (tag === FdtTag.PROP) {
+      if (!this.#holds(end, FDT_TAG_ALIGN)) return premature
+      end = start + PROPERTY_SIZE + this.#word(end)
+    } else if (tag !== FdtTag.END_NODE && tag !== FdtTag.NOP && tag !== FdtTag.END) return premature
+    if (!this.#holds(start, end - start)) return premature
+    return { tag, next: Math.ceil(end / FDT_TAG_ALIGN) * FDT_TAG_ALIGN }
+  }
+
+  /** fdt_offset_ptr() */
+  #holds(offset: number, length: number): boolean {
+    const { off_dt_struct, size_dt_struct, totalsize, version } = this.#header
+    const end = off_dt_struct + offset + length
+    if (end > totalsize || end > this.#bytes.length) return false
+    return version < FDT_VERSION || offset + length <= size_dt_struct
+  }
+
+  #word(offset: number): number {
+    return this.#view.getUint32(this.#header.off_dt_struct + offset)
+  }
+
+  /** fdt_get_string() */
+  #string(offset: number): string | undefined {
+    const { off_dt_strings, size_dt_strings, totalsize, version } = this.#header
+    const room = version < FDT_VERSION ? totalsize : Math.min(totalsize, off_dt_strings + size_dt_strings)
+    const block = this.#bytes.subarray(off_dt_strings + offset, room)
+    const nul = block.indexOf(0)
+    return nul < 0 ? undefined : latin1(block.subarray(0, nul))
+  }
+}
+
+/** Bytes as text without any interpretation, to be compared. */
+function latin1(bytes: Uint8Array): string {
+  let text = ''
+  for (const byte of bytes) text += String.fromCharCode(byte)
+  return text
+}
