@@ -8,6 +8,8 @@ export interface CommandEntry {
   /** yargs' form: name and positionals. */
   readonly syntax: string
   readonly summary: string
+  /** Options that may be given more than once. */
+  readonly repeatable?: readonly string[]
   readonly load: () => Promise<{ readonly command: Command }>
 }
 
@@ -16,6 +18,12 @@ export const commands: readonly CommandEntry[] = [
     syntax: 'dump <image..>',
     summary: 'show what a handover holds, as a tree, JSON or YAML',
     load: () => import('./command-dump.ts'),
+  },
+  {
+    syntax: 'validate [image..]',
+    summary: 'judge what the next kernel would do with a handover, and what it would not notice',
+    repeatable: ['--ignore'],
+    load: () => import('./command-validate.ts'),
   },
   {
     syntax: 'mutate [image..]',

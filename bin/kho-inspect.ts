@@ -3,23 +3,13 @@
  * Entry: parses the command line, runs one command, sets the exit code. The only place besides
  * terminal.ts that touches `process`.
  */
-import { readFileSync } from 'node:fs'
 import yargs, { type Argv } from 'yargs'
 import { UsageError } from './command.ts'
 import { commands } from './commands.ts'
+import { packageVersion } from './package-version.ts'
 import { type ColorChoice, ExitCode, openTerminal } from './terminal.ts'
 
 const COLORS: readonly ColorChoice[] = ['auto', 'always', 'never']
-
-/** The package's version; the compiled entry lies one level deeper than the source. */
-function packageVersion(): string {
-  for (const up of ['../package.json', '../../package.json']) {
-    try {
-      return JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8')).version
-    } catch {}
-  }
-  return 'unknown'
-}
 
 function withCommands(parser: Argv, done: (code: number) => void): Argv {
   for (const { syntax, summary, load } of commands) {
@@ -51,7 +41,8 @@ function refuseRepeated(args: readonly string[]): void {
   const names = (end < 0 ? args : args.slice(0, end))
     .filter((arg) => /^--./.test(arg))
     .map((arg) => arg.split('=')[0])
-  const repeated = names.find((name, i) => names.indexOf(name) !== i)
+  const repeatable = commands.flatMap((command) => command.repeatable ?? [])
+  const repeated = names.find((name, i) => names.indexOf(name) !== i && !repeatable.includes(name as string))
   if (repeated !== undefined) throw new UsageError(`${repeated} is given more than once`)
 }
 
