@@ -10,9 +10,9 @@ import { alignedTable } from '../inspect/table.ts'
 import { child, numberAt } from '../inspect/tree.ts'
 import { ownKernel } from '../inspect/validate.ts'
 import { applyFault, faultNamed, faults } from '../mutate/catalogue.ts'
-import { isUnfit } from '../mutate/change.ts'
+import { type Edit, editedBoot, isUnfit, patchesOf } from '../mutate/change.ts'
 import type { NamedFault } from '../mutate/named-fault.ts'
-import { type Patch, PatchedView } from '../mutate/patch.ts'
+import { PatchedView } from '../mutate/patch.ts'
 import { Site } from '../mutate/site.ts'
 import { printJson } from './abi-show.ts'
 import { defineCommand, UsageError } from './command.ts'
@@ -97,9 +97,16 @@ function mutate(
     complain(terminal, failed.problem)
     return ExitCode.UNREADABLE
   }
-  const places = change.map(({ pa, bytes }) => `${bytes.length} bytes at ${hex(pa)}`).join(', ')
+  const places = change.map(editText).join(', ')
   terminal.out(`${output}: ${fault.name}, ${places}; root FDT ${hex(boot.fdt_addr)}; breaks ${fault.rule}\n`)
   return ExitCode.OK
+}
+
+function editText(edit: Edit): string {
+  if ('bytes' in edit) return `${edit.bytes.length} bytes at ${hex(edit.pa)}`
+  return Object.entries(edit.boot)
+    .map(([field, value]) => `${field} ${hex(value)} in the boot entry`)
+    .join(', ')
 }
 
 /** The input's own format where it can be written, else ELF. */
@@ -110,12 +117,13 @@ function ownFormat({ format }: Image): ImageFormat {
 function mutatedFile(
   image: Image,
   { target: { pageSize } }: Handover,
-  patches: readonly Patch[],
+  edits: readonly Edit[],
   boot: KhoData,
   format: ImageFormat,
 ): ImageFile | Unwritable {
   const arch = image.architecture ?? 'x86_64'
-  return imageFile(format, new PatchedView(image, patches), { arch, pageSize, boot })
+  const machine = { arch, pageSize, boot: editedBoot(boot, edits) }
+  return imageFile(format, new PatchedView(image, patchesOf(edits)), machine)
 }
 
 /** What the next kernel is told, so that a reader finds a handover whose root FDT no scan would find. */

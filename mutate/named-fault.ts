@@ -4,8 +4,8 @@ import type { Change } from './change.ts'
 import type { Random } from './random.ts'
 import type { Site } from './site.ts'
 
-/** What is changed: a field of the decoded tree, a bit of the map of preserved memory, an FDT's own structure. */
-export type FaultClass = 'field' | 'map' | 'fdt'
+/** What is changed: a field of the decoded tree, the map of preserved memory, an FDT's own structure, the boot entry. */
+export type FaultClass = 'field' | 'map' | 'fdt' | 'boot'
 
 export interface NamedFault {
   readonly name: string

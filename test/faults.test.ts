@@ -3,13 +3,15 @@
  * those that are stated to follow, on images of two ABI versions if the rule holds for as many.
  */
 import { describe, expect, test } from 'vitest'
+import { phys } from '../abi/memory.ts'
 import type { ComponentName } from '../abi/registry.ts'
 import { releases } from '../abi/registry.ts'
+import type { KhoData } from '../inspect/boot-entry.ts'
 import { decodeHandover } from '../inspect/decode.ts'
 import { rules } from '../inspect/rules.ts'
 import { validate } from '../inspect/validate.ts'
 import { applyFault, existsIn, faults } from '../mutate/catalogue.ts'
-import { isUnfit } from '../mutate/change.ts'
+import { editedBoot, isUnfit, patchesOf } from '../mutate/change.ts'
 import type { NamedFault } from '../mutate/named-fault.ts'
 import { PatchedView } from '../mutate/patch.ts'
 import { Site } from '../mutate/site.ts'
@@ -37,14 +39,21 @@ test.each(bases.map((base) => [base.name, base] as const))(
 function tripped(fault: NamedFault, base: Base): readonly string[] {
   const change = applyFault(fault, new Site(base.handover, base.kernel), SEED)
   if (isUnfit(change)) throw new Error(change.unfit)
-  const handover = decodeHandover(
-    new PatchedView(base.memory, change),
-    base.handover.fdt ?? (0n as never),
-    base.decode,
-  )
+  const boot = editedBoot(bootOf(base), change)
+  const decode = { ...base.decode, boot }
+  const memory = new PatchedView(base.memory, patchesOf(change))
+  const handover = decodeHandover(memory, phys(boot.fdt_addr), decode)
   const known = ownFindings.get(base) as ReadonlySet<string>
-  const added = findingsOf({ handover, options: base.options }).filter((finding) => !known.has(finding))
+  const added = findingsOf({ handover, options: { ...base.options, decode } }).filter(
+    (finding) => !known.has(finding),
+  )
   return [...new Set(added.map((finding) => finding.split(' ')[0] as string))]
+}
+
+/** What the next kernel is told; captured images do not say it. */
+function bootOf({ decode, fdt, handover }: Base): KhoData {
+  const told = decode.boot ?? { scratch_addr: 0n, scratch_size: 0n, ...decode.scratchArray }
+  return { fdt_size: BigInt(handover.target.pageSize), ...told, fdt_addr: fdt }
 }
 
 function fits(fault: NamedFault, base: Base): boolean {
