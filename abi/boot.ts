@@ -15,6 +15,12 @@ export const SETUP_KEXEC_KHO = 10
 export const KHO_NOTE_NAME = 'KHO'
 export const KHO_NOTE_TYPE = 1
 
+/**
+ * What a kernel enters with a handover's boot entry, as four arguments: addresses and lengths of the root FDT
+ * and of the scratch array. A kernel that is handed nothing never comes there.
+ */
+export const KHO_ENTRY_FUNCTION = 'kho_populate'
+
 /** early_memremap() maps at most this many bytes, so neither FDT nor scratch array may be longer. */
 export const EARLY_MEMREMAP_MAX = 256 * 1024
 
@@ -63,7 +69,7 @@ export const khoData = packed(
   },
 )
 
-const addressRange = packed(
+export const addressRange = packed(
   'fdt_addrrange',
   {
     doc: 'One <address size> entry in big-endian cells (#address-cells and #size-cells 2).',

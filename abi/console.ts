@@ -422,6 +422,50 @@ const crashLines: readonly ConsoleLine[] = [
     format: 'Attempted to kill init! exitcode=0x%s',
     since: 'linux-6.16',
   },
+  {
+    id: 'OOPS_X86',
+    by: 'show_fault_oops()',
+    level: 'emerg',
+    format: 'BUG: unable to handle page fault for address: %s',
+    since: 'linux-6.16',
+  },
+  {
+    id: 'OOPS_NULL',
+    by: 'show_fault_oops()',
+    level: 'emerg',
+    format: 'BUG: kernel NULL pointer dereference, address: %s',
+    since: 'linux-6.16',
+  },
+  { id: 'OOPS_DIE', by: 'die()', level: 'emerg', format: 'Internal error: %s', since: 'linux-6.16' },
+  { id: 'OOPS_BUG', by: 'report_bug()', level: 'emerg', format: 'kernel BUG at %s!', since: 'linux-6.16' },
+  {
+    id: 'PANIC_ROOT',
+    by: 'mount_root_generic()',
+    level: 'emerg',
+    format: 'Kernel panic - not syncing: VFS: Unable to mount root fs on %s',
+    since: 'linux-6.16',
+  },
+  {
+    id: 'PANIC_NO_INIT',
+    by: 'kernel_init()',
+    level: 'emerg',
+    format: 'Kernel panic - not syncing: No working init found. %s',
+    since: 'linux-6.16',
+  },
+  {
+    id: 'PANIC',
+    by: 'panic()',
+    level: 'emerg',
+    format: 'Kernel panic - not syncing: %s',
+    since: 'linux-6.16',
+  },
+  {
+    id: 'PANIC_END',
+    by: 'panic()',
+    level: 'emerg',
+    format: '---[ end Kernel panic - not syncing: %s ]---',
+    since: 'linux-6.16',
+  },
 ]
 
 export const consoleLines: readonly ConsoleLine[] = [
@@ -485,6 +529,22 @@ export function formatMessage(format: string, ...args: readonly FormatArgument[]
   })
   invariant(next === args.length, `too many arguments for "${format}"`)
   return text
+}
+
+/** What lines of a format look like: a pattern for the whole message, with a group for each conversion. */
+export function formatPattern(format: string): RegExp {
+  let pattern = ''
+  let from = 0
+  for (const { 0: all, 3: kind, index } of format.matchAll(CONVERSION)) {
+    const group = kind === undefined ? '%' : /[diu]/.test(kind) ? '(-?\\d+)' : '(.*?)'
+    pattern += escaped(format.slice(from, index)) + group
+    from = index + all.length
+  }
+  return new RegExp(`^${pattern}${escaped(format.slice(from))}$`)
+}
+
+function escaped(text: string): string {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
 }
 
 function formatOne(all: string, flags: string, kind: string, argument: FormatArgument): string {

@@ -79,15 +79,31 @@ export const elf64Shdr = struct(
   { doc: 'Section header; of a core file only number 0 is read, for its sh_info.', source: elfSource },
   {
     sh_name: u32le('Not used.'),
-    sh_type: u32le('0.'),
+    sh_type: u32le('Kind of section; 0 in number 0.'),
     sh_flags: u64le('Not used.'),
     sh_addr: u64le('Not used.'),
     sh_offset: u64le('Not used.'),
     sh_size: u64le('Number of section headers, where e_shnum is 0.'),
-    sh_link: u32le('Not used.'),
+    sh_link: u32le('The section of strings that belongs to a table of symbols.'),
     sh_info: u32le('Number of program headers, where e_phnum is 0xffff.'),
     sh_addralign: u64le('Not used.'),
     sh_entsize: u64le('Not used.'),
+  },
+)
+
+/** sh_type of a table of symbols. */
+export const SHT_SYMTAB = 2
+
+export const elf64Sym = struct(
+  'elf64_sym',
+  { doc: 'Symbol; of a vmlinux those are looked up that mark addresses.', source: elfSource },
+  {
+    st_name: u32le('Offset of the name in the linked section of strings.'),
+    st_info: u8('Not used.'),
+    st_other: u8('Not used.'),
+    st_shndx: u16le('Not used.'),
+    st_value: u64le('Address.', { show: 'hex' }),
+    st_size: u64le('Not used.'),
   },
 )
 

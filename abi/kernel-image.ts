@@ -1,11 +1,11 @@
 /**
- * Kernel images as far as one looks for the kernel proper in them: the x86 boot protocol's setup header
- * and the compressions of its payload.
+ * Kernel images as far as one looks for the kernel proper in them, or has to place them: the x86 boot
+ * protocol's setup header and the compressions of its payload, the header of an arm64 Image.
  *
  * Sources: Documentation/arch/x86/boot.rst; arch/x86/boot/header.S; scripts/Makefile.lib (the size that
- * follows the compressed payload).
+ * follows the compressed payload); Documentation/arch/arm64/booting.rst.
  */
-import { bytes, packed, text, u8, u16le, u32le } from './schema.ts'
+import { bytes, packed, text, u8, u16le, u32le, u64le } from './schema.ts'
 
 /** Where the setup header begins in a bzImage. */
 export const SETUP_HEADER_OFFSET = 0x1f1
@@ -44,3 +44,22 @@ export const payloadFormats: readonly { readonly name: string; readonly magic: r
   { name: 'bzip2', magic: [0x42, 0x5a, 0x68] },
   { name: 'lzo', magic: [0x89, 0x4c, 0x5a, 0x4f] },
 ]
+
+/** "ARM\x64" in the file. */
+export const ARM64_IMAGE_MAGIC = 0x644d5241
+/** An Image goes to a multiple of this, plus `text_offset`. */
+export const ARM64_IMAGE_ALIGN = 2 * 1024 * 1024
+
+export const arm64ImageHeader = packed(
+  'arm64_image_header',
+  { doc: 'Header of an uncompressed arm64 kernel.', source: 'arch/arm64/include/asm/image.h' },
+  {
+    code: bytes(8, 'Jump over the header.'),
+    text_offset: u64le('Bytes from a multiple of 2 MiB to where the image belongs.'),
+    image_size: u64le('Bytes that the kernel takes, those that are zero at its start too.'),
+    flags: u64le('Byte order, page size, placement.'),
+    reserved: bytes(24, 'Zero.'),
+    magic: u32le('"ARM\\x64".', { show: 'hex' }),
+    pe_offset: u32le('Where the PE header lies, for EFI.'),
+  },
+)

@@ -50,4 +50,14 @@ export const commands: readonly CommandEntry[] = [
     summary: 'write a documented set of images, one per concept',
     load: () => import('./command-fixtures.ts'),
   },
+  {
+    syntax: 'boot <image>',
+    summary: 'boot a real arm64 kernel on an image under QEMU, and say what it took over',
+    load: () => import('./command-boot.ts'),
+  },
+  {
+    syntax: 'capture',
+    summary: 'run a real kernel under QEMU and take an image of what it hands over',
+    load: () => import('./command-capture.ts'),
+  },
 ]

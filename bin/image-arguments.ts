@@ -133,9 +133,9 @@ function isDangling({ tree, version }: Handover): boolean {
   return version !== undefined && child(tree, 'preserved') === undefined
 }
 
-async function openImageFiles(
+export async function openImageFiles(
   files: readonly string[],
-  args: ImageArguments,
+  args: Pick<ImageArguments, 'format'>,
   terminal: Terminal,
 ): Promise<Image | undefined> {
   const sources: ImageSource[] = []

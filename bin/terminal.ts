@@ -29,6 +29,11 @@ export interface Terminal {
   readonly err: (line: string) => void
   /** Shows progress in place on a terminal's stderr; a no-op elsewhere. `undefined` clears it. */
   readonly progress: (text: string | undefined) => void
+  /**
+   * Aborted when the process is told to end, or ends: for commands that have processes and files to clean
+   * up. What listens is called before the process goes on to end as it would have.
+   */
+  readonly stopping: () => AbortSignal
   readonly paint: Paint
   readonly columns: number
 }
@@ -75,9 +80,24 @@ export function openTerminal(color: ColorChoice): Terminal {
       stderr.write(`\r${line.padEnd(shown)}${text === undefined ? '\r' : ''}`)
       shown = line.length
     },
+    stopping: stopSignal,
     paint: paintAt(colorLevel(color, process.env, stdout.isTTY === true)),
     columns: stdout.columns ?? 100,
   }
+}
+
+const STOPS: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP']
+
+function stopSignal(): AbortSignal {
+  const stop = new AbortController()
+  process.once('exit', () => stop.abort())
+  for (const name of STOPS) {
+    process.once(name, () => {
+      stop.abort()
+      process.kill(process.pid, name)
+    })
+  }
+  return stop.signal
 }
 
 const CHUNK_CHARACTERS = 1 << 16

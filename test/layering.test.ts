@@ -30,6 +30,20 @@ const rules: Readonly<Record<string, Rule>> = {
       zstddec: ['image*', 'kernel-image*'],
     },
   },
+  qemu: {
+    folders: ['abi', 'encode', 'inspect', 'qemu'],
+    packages: {
+      'node:child_process': ['boot.ts', 'machine.ts'],
+      'node:events': ['machine.ts'],
+      'node:fs': ['boot.ts', 'directory.ts', 'kernel-file.ts'],
+      'node:net': ['machine.ts'],
+      'node:os': ['directory.ts'],
+      'node:path': ['boot.ts', 'capture.ts', 'directory.ts', 'kernel-file.ts', 'machine.ts'],
+      'node:process': ['machine.ts'],
+      'node:stream': ['gdb.ts', 'qmp.ts'],
+      'node:util': ['boot.ts'],
+    },
+  },
   mutate: { folders: ['abi', 'inspect', 'mutate'], packages: {} },
   testing: {
     folders: ['abi', 'encode', 'inspect', 'testing'],
@@ -88,9 +102,9 @@ test('no import cycles, type-only ones included', () => {
 test('only bin touches the console, the process, the clock and chance', () => {
   const wrong = files.flatMap(([folder, file]) => {
     const text = readFileSync(`${ROOT}${folder}/${file}`, 'utf8').replace(/\/\*[\s\S]*?\*\/|\/\/.*/g, '')
-    return [...text.matchAll(/\b(console|process)\.|\bnew Date\b|\bDate\.now\b|\bMath\.random\b/g)].map(
-      ([found]) => `${folder}/${file}: ${found}`,
-    )
+    return [
+      ...text.matchAll(/(?<!\/)\b(console|process)\.|\bnew Date\b|\bDate\.now\b|\bMath\.random\b/g),
+    ].map(([found]) => `${folder}/${file}: ${found}`)
   })
   expect(wrong).toEqual([])
 })

@@ -32,6 +32,7 @@ export async function runAbi(
       written.err += `${line}\n`
     },
     progress: () => {},
+    stopping: () => new AbortController().signal,
     paint: noPaint,
     columns: 100,
   }

@@ -1,0 +1,185 @@
+/**
+ * What a kernel should give back of a handover: by what the image holds, or by a file of the user. And what
+ * differs from it in what the kernel gave back.
+ */
+import { memfdSeals } from '../abi/memfd.ts'
+import { type PhysicalMemory, phys } from '../abi/memory.ts'
+import type { Handover } from '../inspect/decode.ts'
+import { beforeNul, decodeText } from '../inspect/text.ts'
+import { child, itemsAt, type Node, numberAt } from '../inspect/tree.ts'
+import type { FileReport, KernelReport, SessionReport } from './report.ts'
+import { WordSum } from './word-sum.ts'
+
+/** A file; what is left out is not compared. */
+export interface ExpectedFile {
+  readonly token: bigint
+  readonly size?: bigint
+  readonly pos?: bigint
+  readonly seals?: number
+  /** WordSum of the contents. */
+  readonly sum?: bigint
+}
+
+export interface ExpectedSession {
+  /** Bytes of the name in hex. */
+  readonly name: string
+  readonly files: readonly ExpectedFile[]
+}
+
+export interface Expectation {
+  readonly sessions: readonly ExpectedSession[]
+  /** Names of the reserve_mem regions, and of the kernel's test FLBs, whose data are to come back. */
+  readonly regions?: readonly string[]
+  readonly flbs?: readonly string[]
+  /** Whether the guest finishes each session. */
+  readonly finish?: boolean
+}
+
+export interface Difference {
+  readonly path: string
+  readonly expected: string
+  readonly found: string
+}
+
+/** Names of FLBs that the kernel's own test registers, and whose return it reports. */
+const TEST_FLB = /^liveupdate-test-flb-v\d+$/
+const PIECE_BYTES = 1024 * 1024
+
+/** The sessions, files and regions that a decoded handover holds. */
+export function expectationOf(handover: Handover): Expectation {
+  const { tree } = handover
+  const luo = child(tree, 'luo')
+  const textAt = (node: Node, key: string): string => decodeText(beforeNul(bytesAt(node, key)))
+  return {
+    sessions: itemsAt(luo, 'sessions').map((session) => ({
+      name: Buffer.from(beforeNul(bytesAt(session, 'name'))).toString('hex'),
+      files: itemsAt(session, 'files').map((file) => expectedFile(handover, file)),
+    })),
+    regions: itemsAt(child(tree, 'memblock'), 'reserve_mem').map((region) => textAt(region, 'name')),
+    flbs: itemsAt(luo, 'flbs')
+      .map((flb) => textAt(flb, 'name'))
+      .filter((name) => TEST_FLB.test(name)),
+  }
+}
+
+/** F_SEAL_EXEC on an executable file brings the others with it (mm/memfd.c: memfd_add_seals()). */
+export function sealsInForce(seals: number): number {
+  const { EXEC, SHRINK, GROW, WRITE, FUTURE_WRITE } = memfdSeals
+  return seals & EXEC ? seals | SHRINK | GROW | WRITE | FUTURE_WRITE : seals
+}
+
+/** The list that the guest gets; docs/real-kernels.md. */
+export function retrievalList({ sessions, finish }: Expectation): string {
+  const lines = sessions.flatMap(({ name, files }) => [
+    `session ${name}`,
+    ...files.map(({ token }) => `file ${token.toString(16)}`),
+    ...(finish ? ['finish'] : []),
+  ])
+  return lines.map((line) => `${line}\n`).join('')
+}
+
+/** What did not come back as expected, in the order of the expectation. */
+export function differences(expected: Expectation, report: KernelReport): readonly Difference[] {
+  return [
+    ...expected.sessions.flatMap((session, index) => sessionDifferences(session, report.sessions[index])),
+    ...missing('reserve_mem', expected.regions ?? [], report.regions),
+    ...missing('flbs', expected.flbs ?? [], report.flbs),
+  ]
+}
+
+function sessionDifferences(expected: ExpectedSession, found: SessionReport | undefined): Difference[] {
+  const path = `sessions[${decodeText(Buffer.from(expected.name, 'hex'))}]`
+  const errno = found?.errno
+  if (found === undefined || errno !== 0) return [{ path, expected: 'a session', found: errnoText(errno) }]
+  const files = expected.files.flatMap((file, index) =>
+    fileDifferences(`${path}.files[0x${file.token.toString(16)}]`, file, found.files[index]),
+  )
+  if (found.finish === undefined || found.finish === 0) return files
+  return [...files, { path: `${path}.finish`, expected: 'no error', found: errnoText(found.finish) }]
+}
+
+function fileDifferences(path: string, expected: ExpectedFile, found: FileReport | undefined): Difference[] {
+  if (found?.token !== expected.token || found.errno !== 0) {
+    return [{ path, expected: 'a file', found: errnoText(found?.errno) }]
+  }
+  const compared: readonly (readonly [string, bigint | number | undefined, bigint | number | undefined])[] = [
+    ['size', expected.size, found.size],
+    ['pos', expected.pos, found.pos],
+    ['seals', expected.seals, found.seals],
+    ['sum', expected.sum, found.sum],
+  ]
+  return compared
+    .filter(([, wanted, got]) => wanted !== undefined && wanted !== got)
+    .map(([key, wanted, got]) => ({
+      path: `${path}.${key}`,
+      expected: numberText(key, wanted),
+      found: numberText(key, got),
+    }))
+}
+
+function errnoText(errno: number | undefined): string {
+  return errno === undefined ? 'nothing' : `errno ${errno}`
+}
+
+function numberText(key: string, value: bigint | number | undefined): string {
+  if (value === undefined) return 'nothing'
+  return key === 'sum' || key === 'seals' ? `0x${value.toString(16)}` : value.toString()
+}
+
+function missing(path: string, expected: readonly string[], found: readonly string[]): Difference[] {
+  return expected
+    .filter((name) => !found.includes(name))
+    .map((name) => ({ path: `${path}[${name}]`, expected: 'its data', found: 'nothing' }))
+}
+
+function expectedFile({ memory, target }: Handover, file: Node): ExpectedFile {
+  const token = BigInt(numberAt(file, 'token') ?? 0)
+  const memfd = child(file, 'memfd')
+  const size = numberAt(memfd, 'size')
+  if (size === undefined) return { token }
+  const sum = contentSum(memory, memfd, BigInt(size), target.pageSize)
+  return {
+    token,
+    size: BigInt(size),
+    pos: BigInt(numberAt(memfd, 'pos') ?? 0),
+    seals: sealsInForce(Number(numberAt(memfd, 'seals') ?? memfdSeals.SEAL)),
+    ...(sum !== undefined && { sum }),
+  }
+}
+
+/** The sum of a file's bytes; undefined where records or pages of it are missing or out of order. */
+function contentSum(
+  memory: PhysicalMemory,
+  memfd: Node | undefined,
+  size: bigint,
+  pageSize: number,
+): bigint | undefined {
+  const folios = child(memfd, 'folios')
+  const bulk = folios?.kind === 'record' ? folios.bulk : undefined
+  const sum = new WordSum()
+  const stride = BigInt(pageSize)
+  let at = 0n
+  let pfn = 0n
+  const addUntil = (end: bigint): boolean => {
+    for (let from = pfn === 0n ? undefined : phys(pfn * stride); at < end; ) {
+      const bytes = new Uint8Array(Number(end - at < PIECE_BYTES ? end - at : PIECE_BYTES))
+      if (from !== undefined && memory.read(from, bytes) < bytes.length) return false
+      sum.add(bytes)
+      at += BigInt(bytes.length)
+      if (from !== undefined) from = phys(from + BigInt(bytes.length))
+    }
+    return true
+  }
+  for (const record of bulk?.values() ?? []) {
+    const start = BigInt(record.index ?? 0) * stride
+    if (start < at || start > size) return undefined
+    if (!addUntil(start)) return undefined
+    pfn = BigInt(record.pfn ?? 0)
+  }
+  return addUntil(size) ? sum.value : undefined
+}
+
+function bytesAt(node: Node, key: string): Uint8Array {
+  const field = child(node, key)
+  return field?.kind === 'value' && field.value instanceof Uint8Array ? field.value : new Uint8Array()
+}

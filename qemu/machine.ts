@@ -1,0 +1,179 @@
+/**
+ * One run of QEMU: a process with its console, its control connection and, if wanted, its debugger. It has
+ * a time limit, and leaves no process behind.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer, type Server, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { kill } from 'node:process'
+import type { Board } from './board.ts'
+import { ConsoleLog } from './console-log.ts'
+import { MachineFailure } from './failure.ts'
+import { GdbClient } from './gdb.ts'
+import { QmpClient } from './qmp.ts'
+
+/**
+ * `exit`: the machine was switched off, or restarted. `hung`: it said that it would do no more. `time`: its
+ * time was up.
+ */
+export type Ending = 'exit' | 'hung' | 'time'
+
+export interface RunLimits {
+  /** Seconds that a run may take. */
+  readonly timeout: number
+  /** Ends the run at once. */
+  readonly signal?: AbortSignal | undefined
+  /** Called with each line of the console. */
+  readonly onLine?: ((line: string) => void) | undefined
+}
+
+export interface MachineSetup extends RunLimits {
+  readonly board: Board
+  /** For the sockets; the caller's, who removes it. */
+  readonly directory: string
+  /** QEMU's arguments besides console and connections. It is started stopped. */
+  readonly args: readonly string[]
+  readonly debugger: boolean
+  /** Whether after this line nothing more is to be expected. */
+  readonly isLast: (line: string) => boolean
+}
+
+/** A kernel that has panicked says a few more lines, and may restart. */
+const LAST_WORDS_MS = 2000
+/** QEMU's own words that are kept for the message of a failure. */
+const STDERR_CHARACTERS = 2000
+
+export class Machine {
+  readonly log: ConsoleLog
+  /** How the run ended; never before its log is complete. */
+  readonly ended: Promise<Ending>
+  readonly qmp: QmpClient
+  readonly gdb: GdbClient | undefined
+  readonly #qemu: QemuProcess
+
+  private constructor(qemu: QemuProcess, qmp: QmpClient, gdb: GdbClient | undefined) {
+    this.#qemu = qemu
+    this.log = qemu.log
+    this.ended = qemu.ended
+    this.qmp = qmp
+    this.gdb = gdb
+  }
+
+  /** Starts QEMU with the machine stopped before its first instruction. */
+  static async start(setup: MachineSetup): Promise<Machine> {
+    const connections = setup.debugger ? ['qmp', 'gdb'] : ['qmp']
+    const path = (name: string): string => join(setup.directory, name)
+    const servers = connections.map((name) => createServer().listen(path(name)))
+    const sockets = servers.map((server) => once(server, 'connection') as Promise<[Socket]>)
+    await Promise.all(servers.map((server) => once(server, 'listening')))
+    const qemu = new QemuProcess(setup, servers, [
+      ...['-S', '-serial', 'stdio', '-monitor', 'none'],
+      ...connections.flatMap((name) => [`-${name}`, `unix:${path(name)}`]),
+    ])
+    try {
+      const [[qmp], gdb] = (await qemu.unlessItEnds(Promise.all(sockets))) as [[Socket], [Socket]?]
+      return new Machine(qemu, await QmpClient.open(qmp), gdb && new GdbClient(gdb[0]))
+    } catch (error) {
+      qemu.end()
+      throw error
+    }
+  }
+
+  /** Waits for something of the machine; that it ends first is a failure. */
+  unlessItEnds<T>(wanted: Promise<T>): Promise<T> {
+    return this.#qemu.unlessItEnds(wanted)
+  }
+
+  /** Ends the run, if it has not ended. */
+  close(): void {
+    this.#qemu.end()
+  }
+}
+
+/** The process, its output and its time. */
+class QemuProcess {
+  readonly log: ConsoleLog
+  readonly ended: Promise<Ending>
+  readonly #child: ChildProcess
+  readonly #servers: readonly Server[]
+  readonly #signal: AbortSignal | undefined
+  readonly #timers: NodeJS.Timeout[] = []
+  readonly #stop = (): void => this.end()
+  #ending: Ending = 'exit'
+  #stderr = ''
+  #failure: string | undefined
+
+  constructor(setup: MachineSetup, servers: readonly Server[], args: readonly string[]) {
+    const { board, timeout, signal, onLine, isLast } = setup
+    this.#servers = servers
+    this.#signal = signal
+    this.log = new ConsoleLog((line) => {
+      onLine?.(line)
+      if (isLast(line)) this.#endAfter(LAST_WORDS_MS, 'hung')
+    })
+    // A process group of its own: what a wrapper around QEMU starts is ended with it.
+    this.#child = spawn(board.program, [...setup.args, ...args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: true,
+    })
+    this.#child.stdout?.on('data', (bytes: Buffer) => this.log.write(bytes))
+    this.#child.stderr?.on('data', (bytes: Buffer) => {
+      this.#stderr = (this.#stderr + bytes.toString()).slice(-STDERR_CHARACTERS)
+    })
+    this.ended = this.#untilEnd(board)
+    signal?.addEventListener('abort', this.#stop)
+    if (signal?.aborted) this.end()
+    this.#endAfter(timeout * 1000, 'time')
+  }
+
+  async unlessItEnds<T>(wanted: Promise<T>): Promise<T> {
+    const ending = this.ended.then((how) => {
+      const why =
+        this.#failure ?? (how === 'time' ? 'its time was up' : this.#stderr.trim().replace(/\s*\n\s*/g, '; '))
+      throw new MachineFailure(`QEMU ended too early: ${why === '' ? 'it exited' : why}`)
+    })
+    return Promise.race([wanted, ending])
+  }
+
+  end(): void {
+    for (const timer of this.#timers.splice(0)) clearTimeout(timer)
+    this.#signal?.removeEventListener('abort', this.#stop)
+    for (const server of this.#servers) server.close()
+    killGroup(this.#child)
+  }
+
+  async #untilEnd({ program, package: name }: Board): Promise<Ending> {
+    await new Promise<void>((resolve) => {
+      this.#child.on('close', () => resolve())
+      this.#child.on('error', (error: NodeJS.ErrnoException) => {
+        this.#failure =
+          error.code === 'ENOENT'
+            ? `${program} is not installed (Debian: ${name})`
+            : `${program}: ${error.message}`
+        resolve()
+      })
+    })
+    this.log.end()
+    this.end()
+    return this.#ending
+  }
+
+  #endAfter(milliseconds: number, how: Ending): void {
+    this.#timers.push(
+      setTimeout(() => {
+        this.#ending = how
+        killGroup(this.#child)
+      }, milliseconds),
+    )
+  }
+}
+
+function killGroup({ pid, exitCode, signalCode }: ChildProcess): void {
+  if (pid === undefined || exitCode !== null || signalCode !== null) return
+  try {
+    kill(-pid, 'SIGKILL')
+  } catch {
+    // It has gone by itself in the meantime.
+  }
+}
