@@ -8,7 +8,7 @@ import { type PhysAddr, type PhysRange, phys } from '../abi/memory.ts'
 import { mergeRanges } from './memory.ts'
 
 /** Frames as numbers: a frame number has at most 52 bits. */
-interface FrameRange {
+export interface FrameRange {
   start: number
   end: number
 }
@@ -124,7 +124,7 @@ export class PageAllocator {
 }
 
 /** Ranges of frames in any order, in columns: a document can name a place for every page. */
-class FrameRanges {
+export class FrameRanges {
   #starts = new Float64Array(16)
   #ends = new Float64Array(16)
   #length = 0

@@ -6,15 +6,18 @@ import { ERRNO, type Errno } from '../abi/errno.ts'
 
 /** A negative return value of a kernel function. */
 export class Failure {
-  readonly errno: Errno
+  /** As the kernel prints it with `%d`. */
+  readonly number: number
 
-  constructor(errno: Errno) {
-    this.errno = errno
+  /** A number where the kernel passes on what is no errno: libfdt's codes. */
+  constructor(cause: Errno | number) {
+    this.number = typeof cause === 'number' ? cause : -ERRNO[cause]
   }
 
-  /** As the kernel prints it with `%d`. */
-  get number(): number {
-    return -ERRNO[this.errno]
+  /** Name of the error; the number where it has none here. */
+  get errno(): Errno | number {
+    const name = Object.entries(ERRNO).find(([, number]) => number === -this.number)?.[0]
+    return (name as Errno | undefined) ?? this.number
   }
 }
 

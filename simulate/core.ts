@@ -2,6 +2,7 @@
  * What the subsystems of a simulated kernel have in common: its memory, its pages, its log, and KHO's
  * functions as the rest of the kernel calls them.
  */
+import type { LogLevel } from '../abi/check.ts'
 import type { PageSize } from '../abi/layout.ts'
 import type { PhysAddr } from '../abi/memory.ts'
 import type { Answer } from './answer.ts'
@@ -69,17 +70,33 @@ export interface KhoApi {
   restoreVmalloc(value: KhoVmallocValue): VmallocArea | undefined
   /** vfree() of an area that was allocated or restored. */
   freeVmalloc(area: VmallocArea): void
-  allocVmalloc(bytes: number): Answer<VmallocArea>
+  /** vmalloc() in groups of 2^order pages, 0 if left out. */
+  allocVmalloc(bytes: number, order?: number): Answer<VmallocArea>
   allocPreserve(bytes: number): Answer<PhysAddr>
   unpreserveFree(pa: PhysAddr): void
   restoreFree(pa: PhysAddr): void
   addSubtree(name: string, pa: PhysAddr, size: number): Answer
   removeSubtree(pa: PhysAddr): void
   retrieveSubtree(name: string): Answer<Subtree>
+  /** kho_finalize() as LUO's reboot calls it in 6.19 and 7.0; undefined where the map is live. */
+  readonly finalize: (() => Answer) | undefined
 }
 
 /** One line of the kernel's log without time stamp: prefix and message. */
 export interface LogLine {
-  readonly level: 'err' | 'warn' | 'info' | 'debug'
+  readonly level: LogLevel
   readonly text: string
+}
+
+/**
+ * A subsystem in the order of boot and reboot. kernel.ts calls the parts in this order: `early`
+ * (early_initcall), KHO's outgoing side (fs_initcall), test modules, `late` (late_initcall of kernel/),
+ * the memblock FDT, `lateMm` (late_initcall of mm/: file handlers), and at kexec `reboot`
+ * (kernel_kexec(): liveupdate_reboot()), whose Failure ends the reboot.
+ */
+export interface Subsystem {
+  early?(): void
+  late?(): void
+  lateMm?(): void
+  reboot?(): Answer
 }

@@ -1,0 +1,114 @@
+/**
+ * memblock: memory before there is a page allocator. It hands out the highest free address, in a kernel
+ * that took over only from scratch memory, and says in the end what is left for the page allocator.
+ *
+ * Source: mm/memblock.c.
+ */
+import { type PhysAddr, phys } from '../abi/memory.ts'
+import { type FrameRange, FrameRanges } from '../encode/page-allocator.ts'
+import type { MachineRam } from './ram.ts'
+
+export interface EarlyRequest {
+  readonly bytes: bigint
+  readonly align: bigint
+  /** Exclusive upper limit of addresses. */
+  readonly limit?: bigint
+  readonly node?: number
+}
+
+export class EarlyMemory {
+  readonly #ram: MachineRam
+  readonly #reserved = new FrameRanges()
+  readonly #scratch = new FrameRanges()
+  /** memblock_set_kho_scratch_only() */
+  scratchOnly = false
+
+  constructor(ram: MachineRam) {
+    this.#ram = ram
+    this.#reserved.add(0, 1)
+  }
+
+  /** Keeps all pages that the range touches. */
+  reserve(start: bigint, bytes: bigint): void {
+    const { start: first, end } = this.#frames(start, bytes)
+    if (end > first) this.#reserved.add(first, end)
+  }
+
+  reserveFrames(first: number, end: number): void {
+    this.#reserved.add(first, end)
+  }
+
+  markScratch(start: bigint, bytes: bigint): void {
+    const { start: first, end } = this.#frames(start, bytes)
+    if (end > first) this.#scratch.add(first, end)
+  }
+
+  /** memblock_phys_alloc(); undefined if nothing is free. */
+  allocate({ bytes, align, limit, node }: EarlyRequest): PhysAddr | undefined {
+    const size = BigInt(this.#ram.pageSize)
+    const grain = align > size ? align : size
+    const allowed = this.scratchOnly ? intersect(this.free(), this.scratch()) : this.free()
+    for (const range of allowed.toReversed()) {
+      const here = this.#ram.rangeOf(range)
+      if (node !== undefined && this.#ram.nodeOf(here.start) !== node) continue
+      const top = limit !== undefined && here.end > limit ? limit : here.end
+      if (top - here.start < bytes) continue
+      const start = ((top - bytes) / grain) * grain
+      if (start < here.start) continue
+      this.reserve(start, bytes)
+      return phys(start)
+    }
+    return undefined
+  }
+
+  /** RAM that nobody has reserved; no range crosses nodes. */
+  free(): readonly FrameRange[] {
+    const size = BigInt(this.#ram.pageSize)
+    const ram = this.#ram.ranges.map(({ start, end }) => ({
+      start: Number((start + size - 1n) / size),
+      end: Number(end / size),
+    }))
+    return subtract(ram, this.reserved())
+  }
+
+  reserved(): readonly FrameRange[] {
+    return this.#reserved.merged()
+  }
+
+  scratch(): readonly FrameRange[] {
+    return this.#scratch.merged()
+  }
+
+  #frames(start: bigint, bytes: bigint): FrameRange {
+    const size = BigInt(this.#ram.pageSize)
+    const last = this.#ram.ranges.at(-1)?.end ?? 0n
+    const end = start + bytes < last ? start + bytes : last
+    return { start: Number(start / size), end: Number((end + size - 1n) / size) }
+  }
+}
+
+/** What is in one list but not in the other, both sorted and disjoint. */
+export function subtract(from: readonly FrameRange[], taken: readonly FrameRange[]): FrameRange[] {
+  const rest: FrameRange[] = []
+  let next = 0
+  for (const { start, end } of from) {
+    let at = start
+    while (next < taken.length && (taken[next] as FrameRange).end <= at) next++
+    for (let index = next; index < taken.length; index++) {
+      const hole = taken[index] as FrameRange
+      if (hole.start >= end) break
+      if (hole.start > at) rest.push({ start: at, end: hole.start })
+      at = Math.max(at, hole.end)
+    }
+    if (at < end) rest.push({ start: at, end })
+  }
+  return rest
+}
+
+export function intersect(a: readonly FrameRange[], b: readonly FrameRange[]): FrameRange[] {
+  return subtract(a, subtract(a, b))
+}
+
+export function framesOf(ranges: readonly FrameRange[]): number {
+  return ranges.reduce((sum, { start, end }) => sum + end - start, 0)
+}

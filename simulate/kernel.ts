@@ -1,0 +1,222 @@
+/**
+ * A simulated kernel: booted as a release on a machine's memory, cold or from what another kernel or an
+ * image left there, and ended by a kexec or a crash.
+ *
+ * The order of boot is that of the kernel: kho_populate(), early parameters, reserve_mem, the walk over the
+ * map, then the initcalls by their levels.
+ */
+import type { FormatArgument } from '../abi/console.ts'
+import { invariant } from '../abi/fault.ts'
+import type { Target } from '../abi/layout.ts'
+import { type Architecture, memoryOrders } from '../abi/machine.ts'
+import { type Answer, Failure, failed } from './answer.ts'
+import { type Parameter, parseCommandLine, switchOf } from './command-line.ts'
+import type { KernelBase, KernelConfig } from './context.ts'
+import type { LogLine, Subsystem } from './core.ts'
+import { isCrash, KernelOops } from './crash.ts'
+import { EarlyMemory, framesOf, intersect, subtract } from './early-memory.ts'
+import { type Handover, handOver, type KexecImage, loadImage } from './handover.ts'
+import { Kho } from './kho.ts'
+import { KernelLog } from './log.ts'
+import {
+  type ColdMachine,
+  coldRam,
+  DEFAULT_CMDLINE,
+  DEFAULT_CONFIG,
+  firmwareRange,
+  type KernelOptions,
+} from './machine.ts'
+import { SimulatedPages } from './pages.ts'
+import type { MachineRam } from './ram.ts'
+import { type SimulatedRelease, simulatedRelease } from './release.ts'
+import { ReserveMem } from './reserve-mem.ts'
+import { earlyAllocations, scratchSizes } from './scratch.ts'
+import { KhoTest } from './test-kho.ts'
+
+/** `left`: it has jumped into the next kernel. */
+export type KernelState = 'running' | 'crashed' | 'left'
+
+export class Kernel implements KernelBase {
+  readonly spec: SimulatedRelease
+  readonly release: string
+  readonly version: string
+  readonly arch: Architecture
+  readonly target: Target
+  readonly config: KernelConfig
+  readonly cmdline: string
+  readonly parameters: readonly Parameter[]
+  readonly ram: MachineRam
+  readonly pages: SimulatedPages
+  readonly log: KernelLog
+  readonly kho: Kho
+  readonly reserveMem: ReserveMem
+  readonly #early: EarlyMemory
+  readonly #khoTest: KhoTest
+  readonly #subsystems: readonly Subsystem[]
+  #state: KernelState = 'running'
+  #isBooted = false
+  #image: KexecImage | undefined
+
+  private constructor(ram: MachineRam, arch: Architecture, options: KernelOptions<Kernel>) {
+    const spec = simulatedRelease(options.release)
+    invariant(spec, `no release ${options.release}`)
+    this.spec = spec
+    this.release = spec.name
+    this.version = options.version ?? spec.version
+    this.arch = arch
+    this.target = { pageSize: ram.pageSize }
+    this.config = { ...DEFAULT_CONFIG, ...options.config }
+    this.cmdline = options.cmdline ?? DEFAULT_CMDLINE
+    this.parameters = parseCommandLine(this.cmdline)
+    this.ram = ram
+    this.pages = new SimulatedPages(ram, memoryOrders[ram.pageSize].largest)
+    this.log = new KernelLog(this.release)
+    this.#early = new EarlyMemory(ram)
+    const byDefault = this.config.enabledByDefault && spec.traits.hasDefault
+    this.kho = new Kho(this, this.#early, switchOf(this.parameters, 'kho', byDefault))
+    this.reserveMem = new ReserveMem(this, this.kho, this.#early)
+    this.#khoTest = new KhoTest(this, this.kho, options.seed ?? 1)
+    this.#subsystems = options.subsystems?.(this) ?? []
+  }
+
+  /** Boots on a machine that was just switched on. */
+  static boot(options: KernelOptions<Kernel> & ColdMachine): Kernel {
+    return new Kernel(coldRam(options), options.arch ?? 'x86_64', options).#boot(undefined)
+  }
+
+  /** Boots on what another kernel or an image left; several kernels can take over from the same. */
+  static takeOver(handover: Handover, options: KernelOptions<Kernel>): Kernel {
+    return new Kernel(handover.ram.fork(), handover.arch, options).#boot(handover)
+  }
+
+  get state(): KernelState {
+    return this.#state
+  }
+
+  /** The log so far, the last words of a crash included. */
+  get console(): readonly LogLine[] {
+    return this.log.lines
+  }
+
+  say = (id: string, ...args: readonly FormatArgument[]): void => this.log.say(id, ...args)
+  warn = (file: string, function_: string, text?: string): void => this.log.warn(file, function_, text)
+  panic = (id: string, ...args: readonly FormatArgument[]): never => this.log.panic(id, ...args)
+
+  /**
+   * Runs what happens inside of this kernel. A panic or an oops ends the kernel, not the simulation: the
+   * answer is then undefined. A kernel that is gone does nothing.
+   */
+  run<T>(inside: () => T): T | undefined {
+    if (this.#state !== 'running') return undefined
+    try {
+      return inside()
+    } catch (error) {
+      if (!isCrash(error)) throw error
+      this.#state = 'crashed'
+      if (error instanceof KernelOops) this.#die(error)
+      return undefined
+    }
+  }
+
+  /** An oops kills who ran into it: the boot itself, later the process that made the call. */
+  #die(oops: KernelOops): void {
+    this.say('OOPS', oops.message)
+    if (this.#isBooted) this.say('PANIC_INIT', '0000000b')
+    else this.say('PANIC_IDLE')
+  }
+
+  /** kexec_file_load(): what the next kernel is told of KHO is decided here. */
+  load(): Answer {
+    const image = loadImage(this, this.kho)
+    if (failed(image)) return image
+    this.#image = image
+  }
+
+  /**
+   * kernel_kexec(): subsystems serialize, then the jump. Loads an image first if none is; a failure leaves
+   * the kernel running. Undefined from a kernel that is gone.
+   */
+  reboot(): Answer<Handover> | undefined {
+    return this.run(() => {
+      const loaded = this.#image ? undefined : this.load()
+      if (failed(loaded)) return loaded
+      for (const subsystem of this.#subsystems) {
+        const failure = subsystem.reboot?.()
+        if (failed(failure)) return failure
+      }
+      invariant(this.#image, 'an image is loaded')
+      const handover = handOver(this, this.kho, this.#image)
+      this.#state = 'left'
+      return handover
+    })
+  }
+
+  /** Reboots into another release, with the same command line and configuration if not told otherwise. */
+  kexec(options: Partial<KernelOptions<Kernel>> = {}): Answer<Kernel> {
+    const handover = this.reboot()
+    if (handover === undefined) return new Failure('EIO')
+    if (failed(handover)) return handover
+    const { release, cmdline, config, version } = this
+    const same = options.release === undefined || options.release === release ? { version } : {}
+    return Kernel.takeOver(handover, { release, cmdline, config, ...same, ...options })
+  }
+
+  #boot(handover: Handover | undefined): this {
+    this.run(() => {
+      this.#initEarlyMemory(handover)
+      const sizes = scratchSizes(this)
+      this.kho.incoming.extendScratch()
+      for (const { name, value } of this.parameters) {
+        if (name === 'reserve_mem') this.reserveMem.reserve(value)
+      }
+      this.kho.initMemory(this.#early, sizes)
+      this.#openPages()
+      this.#initcalls()
+      this.#isBooted = true
+    })
+    return this
+  }
+
+  /** setup_arch(): firmware, the handover, and on a cold boot what the early kernel takes. */
+  #initEarlyMemory(handover: Handover | undefined): void {
+    const firmware = firmwareRange(this.arch, this.ram)
+    this.#early.reserve(firmware.start, firmware.end - firmware.start)
+    if (handover?.boot) this.kho.incoming.populate(handover.boot)
+    if (this.kho.incoming.scratch) return
+    for (const { addr, size } of earlyAllocations(this.ram.ranges, this.target.pageSize)) {
+      this.#early.reserve(addr, size)
+    }
+  }
+
+  /** memblock_free_all() */
+  #openPages(): void {
+    const all = this.ram.ranges.map(({ start, end }) => ({
+      start: Number(start) / this.target.pageSize,
+      end: Number(end) / this.target.pageSize,
+    }))
+    const areas = this.kho.scratch.map(({ addr, size }) => ({
+      start: Number(addr) / this.target.pageSize,
+      end: Number(addr + size) / this.target.pageSize,
+    }))
+    const scratch = areas.sort((a, b) => a.start - b.start)
+    const preserved = intersect(this.kho.incoming.preserved.merged(), all)
+    const free = subtract(this.#early.free(), scratch)
+    this.pages.open({
+      free,
+      totalPages: framesOf(all),
+      scratchPages: framesOf(subtract(intersect(scratch, all), preserved)),
+      preservedPages: framesOf(preserved),
+    })
+  }
+
+  #initcalls(): void {
+    const { buildsAtFinalize } = this.spec.traits
+    for (const subsystem of this.#subsystems) subsystem.early?.()
+    if (!buildsAtFinalize) this.kho.init()
+    this.#khoTest.init()
+    if (buildsAtFinalize) this.kho.init()
+    for (const subsystem of this.#subsystems) subsystem.late?.()
+    this.reserveMem.init()
+    for (const subsystem of this.#subsystems) subsystem.lateMm?.()
+  }
+}

@@ -1,0 +1,222 @@
+/**
+ * KHO of one kernel: what it preserves for the next, and what it took over.
+ *
+ * Source: kernel/kexec_handover.c (6.17.8), kernel/liveupdate/kexec_handover.c (6.19.11, 7.1.13, 7.3.4).
+ */
+import { orderOf } from '../abi/layout.ts'
+import { type PhysAddr, phys } from '../abi/memory.ts'
+import { type Answer, Failure, failed } from './answer.ts'
+import type { KernelBase } from './context.ts'
+import type { KhoApi, KhoVmallocValue, Subtree, VmallocArea } from './core.ts'
+import { KernelOops } from './crash.ts'
+import type { EarlyMemory } from './early-memory.ts'
+import { KhoIncoming } from './kho-incoming.ts'
+import { KhoOutgoing } from './kho-outgoing.ts'
+import { KhoVmalloc } from './kho-vmalloc.ts'
+import { reserveScratch, type ScratchArea, type ScratchSizes, scratchArrayBytes } from './scratch.ts'
+import { splitFrames } from './units.ts'
+
+const SOURCE = 'kexec_handover.c'
+
+export class Kho implements KhoApi {
+  readonly incoming: KhoIncoming
+  readonly outgoing: KhoOutgoing
+  readonly finalize: (() => Answer) | undefined
+  readonly #kernel: KernelBase
+  readonly #vmalloc: KhoVmalloc
+  #enabled: boolean
+  #scratch: readonly ScratchArea[] = []
+
+  constructor(kernel: KernelBase, early: EarlyMemory, enabled: boolean) {
+    this.#kernel = kernel
+    this.#enabled = enabled
+    this.incoming = new KhoIncoming(kernel, early)
+    this.#vmalloc = new KhoVmalloc(kernel, this)
+    this.outgoing = new KhoOutgoing(kernel, this)
+    const { hasFinalize, togglesFinalize } = kernel.spec.traits
+    if (hasFinalize && !togglesFinalize) this.finalize = () => this.outgoing.finalize()
+  }
+
+  get enabled(): boolean {
+    return this.#enabled
+  }
+
+  get isKhoBoot(): boolean {
+    return this.incoming.fdt !== undefined
+  }
+
+  /** Scratch areas in the order of their array. */
+  get scratch(): readonly ScratchArea[] {
+    return this.#scratch
+  }
+
+  /** kho_memory_init(): takes over what is preserved, or reserves scratch areas. */
+  initMemory(early: EarlyMemory, sizes: ScratchSizes): void {
+    if (this.incoming.scratch) {
+      this.#scratch = this.incoming.scratch
+      this.incoming.retrieveMap()
+    } else if (this.#enabled) this.#reserveScratch(early, sizes)
+  }
+
+  #reserveScratch(early: EarlyMemory, sizes: ScratchSizes): void {
+    const areas = reserveScratch(this.#kernel, early, sizes)
+    this.#enabled = areas !== undefined
+    this.#scratch = areas ?? []
+    for (const { addr, size } of this.#scratch) early.markScratch(addr, size)
+    early.allocate({ bytes: BigInt(scratchArrayBytes(this.#kernel, this.#scratch.length)), align: 1n })
+  }
+
+  /** kho_init(): without memory for it KHO is off, and the scratch areas become ordinary memory. */
+  init(): void {
+    if (!this.#enabled) return
+    if (failed(this.outgoing.init())) {
+      this.#enabled = false
+      this.#freeScratch()
+    } else if (this.#kernel.config.debugfs && this.isKhoBoot) this.incoming.exposeInDebugfs()
+  }
+
+  #freeScratch(): void {
+    const { pages, target } = this.#kernel
+    for (const { addr, size } of this.#scratch) {
+      pages.release(Number(addr) / target.pageSize, Number(addr + size) / target.pageSize)
+    }
+    this.#scratch = []
+  }
+
+  preserveFolio(head: PhysAddr): Answer {
+    const order = this.#kernel.pages.orderOf(head) ?? 0
+    return (
+      this.#refusal(head, 2 ** order, 'kho_preserve_folio') ??
+      this.outgoing.preserve(this.#frame(head), order)
+    )
+  }
+
+  unpreserveFolio(head: PhysAddr): void {
+    this.#forget(this.#frame(head), this.#kernel.pages.orderOf(head) ?? 0)
+  }
+
+  preservePages(pa: PhysAddr, nrPages: number): Answer {
+    const refusal = this.#refusal(pa, nrPages, 'kho_preserve_pages')
+    if (refusal) return refusal
+    const first = this.#frame(pa)
+    for (const [frame, order] of this.#split(first, first + nrPages)) {
+      const failure = this.outgoing.preserve(frame, order)
+      if (!failed(failure)) continue
+      this.#forgetRange(first, frame)
+      return failure
+    }
+  }
+
+  /** kho_preserve_phys() (6.16, 6.17): whole pages only. */
+  preservePhys(pa: PhysAddr, bytes: bigint): Answer {
+    const size = BigInt(this.#kernel.target.pageSize)
+    if (this.outgoing.isLocked) return new Failure('EBUSY')
+    if (pa % size !== 0n || bytes % size !== 0n) return new Failure('EINVAL')
+    return this.preservePages(pa, Number(bytes / size))
+  }
+
+  unpreservePages(pa: PhysAddr, nrPages: number): void {
+    const first = this.#frame(pa)
+    this.#forgetRange(first, first + nrPages)
+  }
+
+  /** Why something cannot be preserved at all. */
+  #refusal(pa: PhysAddr, nrPages: number, function_: string): Failure | undefined {
+    const { spec, config, target, log } = this.#kernel
+    if (this.outgoing.isLocked) return new Failure('EBUSY')
+    if (!config.debug || !spec.traits.checksScratch) return undefined
+    if (!this.overlapsScratch(pa, nrPages * target.pageSize)) return undefined
+    log.warn(SOURCE, function_)
+    return new Failure('EINVAL')
+  }
+
+  /** kho_scratch_overlap() */
+  overlapsScratch(pa: PhysAddr, bytes: number): boolean {
+    const end = pa + BigInt(bytes)
+    return this.#scratch.some(({ addr, size }) => pa < addr + size && end > addr)
+  }
+
+  #split(first: number, end: number): ReturnType<typeof splitFrames> {
+    const { ram, spec, target } = this.#kernel
+    if (!spec.traits.splitsAtNodes || ram.hasOneNode) return splitFrames(first, end)
+    return splitFrames(first, end, (frame) => ram.nodeOf(phys(frame * target.pageSize)))
+  }
+
+  #forgetRange(first: number, end: number): void {
+    for (const [frame, order] of this.#split(first, end)) this.#forget(frame, order)
+  }
+
+  #forget(frame: number, order: number): void {
+    if (this.outgoing.unpreserve(frame, order)) return
+    if (!this.#kernel.spec.traits.warnsOfUnknown) throw new KernelOops('__kho_unpreserve() never ends')
+    this.#kernel.log.warn(SOURCE, 'kho_unpreserve')
+  }
+
+  restoreFolio(pa: PhysAddr): PhysAddr | undefined {
+    return this.incoming.restorePage(pa, 'folio') === undefined ? undefined : pa
+  }
+
+  restorePages(pa: PhysAddr, nrPages: number): PhysAddr | undefined {
+    return this.incoming.restorePages(pa, nrPages)
+  }
+
+  preserveVmalloc(area: VmallocArea): Answer<KhoVmallocValue> {
+    return this.#vmalloc.preserve(area)
+  }
+
+  unpreserveVmalloc(value: KhoVmallocValue): void {
+    this.#vmalloc.unpreserve(value)
+  }
+
+  restoreVmalloc(value: KhoVmallocValue): VmallocArea | undefined {
+    return this.#vmalloc.restore(value)
+  }
+
+  freeVmalloc(area: VmallocArea): void {
+    this.#vmalloc.free(area)
+  }
+
+  allocVmalloc(bytes: number, order = 0): Answer<VmallocArea> {
+    return this.#vmalloc.allocate(bytes, order)
+  }
+
+  allocPreserve(bytes: number): Answer<PhysAddr> {
+    const { pages, target } = this.#kernel
+    if (bytes === 0) return new Failure('EINVAL')
+    const order = orderOf(bytes, target.pageSize)
+    if (order > pages.maxOrder) return new Failure('E2BIG')
+    const head = pages.alloc(order)
+    if (failed(head)) return head
+    const failure = this.preserveFolio(head)
+    if (!failed(failure)) return head
+    pages.put(head)
+    return failure
+  }
+
+  unpreserveFree(pa: PhysAddr): void {
+    this.unpreserveFolio(pa)
+    this.#kernel.pages.put(pa)
+  }
+
+  restoreFree(pa: PhysAddr): void {
+    const folio = this.restoreFolio(pa)
+    if (folio === undefined) this.#kernel.log.warn(SOURCE, 'kho_restore_free')
+    else this.#kernel.pages.put(folio)
+  }
+
+  addSubtree(name: string, pa: PhysAddr, size: number): Answer {
+    return this.outgoing.addSubtree(name, pa, size)
+  }
+
+  removeSubtree(pa: PhysAddr): void {
+    this.outgoing.removeSubtree(pa)
+  }
+
+  retrieveSubtree(name: string): Answer<Subtree> {
+    return this.incoming.retrieveSubtree(name)
+  }
+
+  #frame(pa: PhysAddr): number {
+    return Math.floor(Number(pa) / this.#kernel.target.pageSize)
+  }
+}

@@ -1,0 +1,96 @@
+/**
+ * libfdt's readers as the kernel calls them on what the old kernel left, with their answers: offsets and
+ * values, or negative codes.
+ *
+ * Source: scripts/dtc/libfdt/fdt.c, fdt_ro.c. The tree itself is read by the shared reader of FDTs.
+ */
+import {
+  FDT_FIRST_SUPPORTED_VERSION,
+  FDT_MAGIC,
+  FDT_RESERVE_ALIGN,
+  FDT_TAG_ALIGN,
+  FDT_VERSION,
+  fdtHeader,
+  fdtReserveEntry,
+  MAX_FDT_TOTALSIZE,
+} from '../abi/fdt.ts'
+import type { Target } from '../abi/layout.ts'
+import { layoutOf } from '../abi/layout.ts'
+import type { PhysAddr } from '../abi/memory.ts'
+import type { Infer } from '../abi/schema.ts'
+import { FDT_HEADER_SIZE, type FdtNode, fdtTotalSize, readFdt } from '../inspect/fdt.ts'
+import { decodeStruct } from '../inspect/record.ts'
+import type { Ram } from './core.ts'
+
+export type { FdtNode }
+
+/** FDT_ERR_*, negative. */
+export const LIBFDT = {
+  NOTFOUND: -1,
+  TRUNCATED: -8,
+  BADMAGIC: -9,
+  BADVERSION: -10,
+  BADSTRUCTURE: -11,
+  ALIGNMENT: -19,
+} as const
+
+const ANY: Target = { pageSize: 4096 }
+
+/** fdt_check_header(): 0, or why the kernel cannot use the blob. */
+export function checkHeader(ram: Ram, pa: PhysAddr): number {
+  if (Number(pa) % FDT_RESERVE_ALIGN !== 0) return LIBFDT.ALIGNMENT
+  const header = decodeStruct(fdtHeader, ram.read(pa, FDT_HEADER_SIZE), ANY)
+  if (header.magic !== FDT_MAGIC) return LIBFDT.BADMAGIC
+  const { version, last_comp_version, totalsize } = header
+  if (version < FDT_FIRST_SUPPORTED_VERSION || last_comp_version > FDT_VERSION) return LIBFDT.BADVERSION
+  if (version < last_comp_version) return LIBFDT.BADVERSION
+  if (totalsize < FDT_HEADER_SIZE || totalsize > MAX_FDT_TOTALSIZE) return LIBFDT.TRUNCATED
+  return checkBlocks(header)
+}
+
+function checkBlocks(header: Infer<typeof fdtHeader>): number {
+  const { totalsize, version } = header
+  const { off_mem_rsvmap, off_dt_struct, size_dt_struct, off_dt_strings, size_dt_strings } = header
+  const inside = (offset: number, length: number): boolean =>
+    offset >= FDT_HEADER_SIZE && offset + length <= totalsize
+  if (!inside(off_mem_rsvmap, layoutOf(fdtReserveEntry, ANY).size)) return LIBFDT.TRUNCATED
+  if (off_mem_rsvmap % FDT_RESERVE_ALIGN !== 0) return LIBFDT.ALIGNMENT
+  const structSize = version >= FDT_VERSION ? size_dt_struct : 0
+  if (!inside(off_dt_struct, structSize)) return LIBFDT.TRUNCATED
+  if (off_dt_struct % FDT_TAG_ALIGN !== 0) return LIBFDT.ALIGNMENT
+  return inside(off_dt_strings, size_dt_strings) ? 0 : LIBFDT.TRUNCATED
+}
+
+/** The tree at an address; undefined where libfdt answers every question with an error. */
+export function fdtAt(ram: Ram, pa: PhysAddr): FdtNode | undefined {
+  const length = fdtTotalSize(ram.read(pa, FDT_HEADER_SIZE))
+  return length === undefined ? undefined : readFdt(ram.read(pa, length)).root
+}
+
+/** fdt_getprop() */
+export function getProperty(node: FdtNode, name: string): Uint8Array | undefined {
+  return node.properties.find((property) => property.name === name)?.value
+}
+
+/** A property of exactly 8 bytes as a number; KHO keeps them in the order of the processor. */
+export function getWord(node: FdtNode, name: string): bigint | undefined {
+  const value = getProperty(node, name)
+  return value?.length === 8 ? new DataView(value.buffer, value.byteOffset).getBigUint64(0, true) : undefined
+}
+
+/** fdt_subnode_offset(): a name without `@` also finds a node with a unit address. */
+export function subnode(node: FdtNode, name: string): FdtNode | undefined {
+  return node.children.find((child) => {
+    const hasUnit = !name.includes('@') && child.name.startsWith(`${name}@`)
+    return child.name === name || hasUnit
+  })
+}
+
+/** fdt_node_check_compatible(): 0, 1 where the list does not hold the string, -FDT_ERR_NOTFOUND without one. */
+export function checkCompatible(node: FdtNode | undefined, wanted: string): number {
+  if (!node) return LIBFDT.BADSTRUCTURE
+  const list = getProperty(node, 'compatible')
+  if (!list) return LIBFDT.NOTFOUND
+  const texts = new TextDecoder('latin1').decode(list).split('\0').slice(0, -1)
+  return texts.includes(wanted) ? 0 : 1
+}

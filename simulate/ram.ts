@@ -1,0 +1,174 @@
+/**
+ * Physical memory of a simulated machine: RAM ranges, pages that appear when they are written, over what
+ * an earlier kernel or an image left. It outlives kernels: a kexec freezes it, and the next kernel writes
+ * into a layer of its own, so that several kernels can take over from one.
+ */
+import { firstIndex } from '../abi/bisect.ts'
+import type { PageSize } from '../abi/layout.ts'
+import { hex, type PhysAddr, type PhysicalMemory, type PhysRange, phys } from '../abi/memory.ts'
+import { type FrameRange, FrameRanges } from '../encode/page-allocator.ts'
+import type { Ram } from './core.ts'
+import { KernelOops } from './crash.ts'
+
+/** RAM of one NUMA node, in whole pages. */
+export interface RamRange extends PhysRange {
+  readonly node: number
+}
+
+/** A page that was written, or null for one of zeros over a page of the image. */
+type Page = Uint8Array | null
+
+export class MachineRam implements Ram {
+  readonly pageSize: PageSize
+  /** Sorted and disjoint. */
+  readonly ranges: readonly RamRange[]
+  /** What lies below everything: an image. RAM that it does not hold reads as zeros. */
+  readonly image: PhysicalMemory | undefined
+  readonly #starts: Float64Array
+  readonly #ends: Float64Array
+  #own = new Map<number, Page>()
+  #frozen: ReadonlyMap<number, Page>
+  /** Range of the last access; most follow each other. */
+  #last = 0
+
+  constructor(
+    pageSize: PageSize,
+    ranges: readonly RamRange[],
+    image?: PhysicalMemory,
+    frozen: ReadonlyMap<number, Page> = new Map(),
+  ) {
+    this.pageSize = pageSize
+    this.ranges = [...ranges].sort((a, b) => Number(a.start - b.start))
+    this.image = image
+    this.#frozen = frozen
+    this.#starts = Float64Array.from(this.ranges, ({ start }) => Number(start))
+    this.#ends = Float64Array.from(this.ranges, ({ end }) => Number(end))
+  }
+
+  /** Whether there is no node but one. */
+  get hasOneNode(): boolean {
+    return this.ranges.every(({ node }) => node === this.ranges[0]?.node)
+  }
+
+  contains(pa: PhysAddr, length: number): boolean {
+    const start = Number(pa)
+    if (this.#holds(this.#last, start, length)) return true
+    const index = firstIndex(this.#ends.length, (at) => (this.#ends[at] as number) > start)
+    if (!this.#holds(index, start, length)) return false
+    this.#last = index
+    return true
+  }
+
+  /** Node of the page that starts at `pa`; undefined outside RAM. */
+  nodeOf(pa: PhysAddr): number | undefined {
+    return this.contains(pa, 1) ? this.ranges[this.#last]?.node : undefined
+  }
+
+  read(pa: PhysAddr, length: number): Uint8Array {
+    const out = new Uint8Array(length)
+    this.#check(pa, length)
+    for (let done = 0; done < length; ) {
+      const at = Number(pa) + done
+      const offset = at % this.pageSize
+      const step = Math.min(length - done, this.pageSize - offset)
+      const page = this.#page(Math.floor(at / this.pageSize))
+      if (page) out.set(page.subarray(offset, offset + step), done)
+      done += step
+    }
+    return out
+  }
+
+  write(pa: PhysAddr, bytes: Uint8Array): void {
+    this.#check(pa, bytes.length)
+    for (let done = 0; done < bytes.length; ) {
+      const at = Number(pa) + done
+      const offset = at % this.pageSize
+      const step = Math.min(bytes.length - done, this.pageSize - offset)
+      this.#writable(Math.floor(at / this.pageSize)).set(bytes.subarray(done, done + step), offset)
+      done += step
+    }
+  }
+
+  /** The page that holds `pa`, to be written in place. Only good until the next kexec. */
+  page(pa: PhysAddr): Uint8Array {
+    this.#check(pa, 1)
+    return this.#writable(Math.floor(Number(pa) / this.pageSize))
+  }
+
+  clear(pa: PhysAddr, length: number): void {
+    this.#check(pa, length)
+    const first = Math.floor(Number(pa) / this.pageSize)
+    const end = first + Math.ceil(length / this.pageSize)
+    for (let frame = first; frame < end; frame++) {
+      if (this.#frozen.get(frame) || this.#inImage(frame)) this.#own.set(frame, null)
+      else this.#own.delete(frame)
+    }
+  }
+
+  /** Whether anything is known of a page: it was written, or the image holds it. */
+  isKnown(pa: PhysAddr): boolean {
+    const frame = Math.floor(Number(pa) / this.pageSize)
+    return this.#own.has(frame) || this.#frozen.has(frame) || this.#inImage(frame)
+  }
+
+  /** The same memory for another kernel; neither sees what the other writes from now on. */
+  fork(): MachineRam {
+    if (this.#own.size > 0) this.#frozen = new Map([...this.#frozen, ...this.#own])
+    this.#own = new Map()
+    return new MachineRam(this.pageSize, this.ranges, this.image, this.#frozen)
+  }
+
+  /** Pages that may hold something else than zeros, sorted and merged. */
+  extents(): readonly PhysRange[] {
+    const frames = new FrameRanges()
+    const size = BigInt(this.pageSize)
+    for (const { start, end } of this.image?.ranges ?? []) {
+      frames.add(Number(start / size), Number((end + size - 1n) / size))
+    }
+    for (const frame of this.#frozen.keys()) frames.add(frame, frame + 1)
+    for (const frame of this.#own.keys()) frames.add(frame, frame + 1)
+    return frames.merged().map((range) => this.rangeOf(range))
+  }
+
+  rangeOf({ start, end }: FrameRange): PhysRange {
+    return { start: phys(BigInt(start) * BigInt(this.pageSize)), end: BigInt(end) * BigInt(this.pageSize) }
+  }
+
+  #holds(index: number, start: number, length: number): boolean {
+    const [from, to] = [this.#starts[index], this.#ends[index]]
+    return from !== undefined && to !== undefined && from <= start && start + length <= to
+  }
+
+  #check(pa: PhysAddr, length: number): void {
+    if (!this.contains(pa, length)) throw new KernelOops(`no RAM at ${hex(pa)}, ${length} bytes`)
+  }
+
+  #page(frame: number): Page | undefined {
+    const own = this.#own.get(frame)
+    if (own !== undefined) return own
+    const frozen = this.#frozen.get(frame)
+    if (frozen !== undefined) return frozen
+    return this.#inImage(frame) ? this.#fromImage(frame) : undefined
+  }
+
+  #writable(frame: number): Uint8Array {
+    const own = this.#own.get(frame)
+    if (own) return own
+    const below = own === null ? undefined : this.#page(frame)
+    const page = below ? below.slice() : new Uint8Array(this.pageSize)
+    this.#own.set(frame, page)
+    return page
+  }
+
+  #inImage(frame: number): boolean {
+    if (!this.image) return false
+    const { state, until } = this.image.presence(phys(frame * this.pageSize))
+    return state === 'present' || until < BigInt((frame + 1) * this.pageSize)
+  }
+
+  #fromImage(frame: number): Uint8Array {
+    const page = new Uint8Array(this.pageSize)
+    this.image?.read(phys(frame * this.pageSize), page)
+    return page
+  }
+}

@@ -1,0 +1,163 @@
+/**
+ * Scratch areas: memory that a kernel keeps free of what it preserves, for the next one to boot in. A
+ * cold boot reserves them, later kernels inherit them.
+ *
+ * Source: kernel/liveupdate/kexec_handover.c: kho_parse_scratch_size(), kho_reserve_scratch().
+ */
+import { khoScratch } from '../abi/boot.ts'
+import { layoutOf } from '../abi/layout.ts'
+import { lowMemoryEnd, machines, scratchRules } from '../abi/machine.ts'
+import { type PhysAddr, phys } from '../abi/memory.ts'
+import { encodeStruct } from '../encode/write.ts'
+import { decodeStruct } from '../inspect/record.ts'
+import { memparse } from './command-line.ts'
+import type { KernelBase } from './context.ts'
+import type { EarlyMemory, EarlyRequest } from './early-memory.ts'
+
+export interface ScratchArea {
+  readonly addr: bigint
+  readonly size: bigint
+}
+
+/** Sizes asked for: in bytes, or in percent of what the early kernel took. */
+export type ScratchSizes =
+  | { readonly lowmem: bigint; readonly global: bigint; readonly pernode: bigint }
+  | { readonly scale: bigint }
+
+const DEFAULT_SIZES: ScratchSizes = { scale: 200n }
+
+/** The last `kho_scratch=` that can be understood; says what it understood. */
+export function scratchSizes(kernel: KernelBase): ScratchSizes {
+  return kernel.parameters
+    .filter(({ name }) => name === 'kho_scratch')
+    .reduce<ScratchSizes>((sizes, { value }) => parseScratchSizes(kernel, value) ?? sizes, DEFAULT_SIZES)
+}
+
+function parseScratchSizes(kernel: KernelBase, text: string): ScratchSizes | undefined {
+  const [, percent] = /^([0-9]{1,10})%$/.exec(text) ?? []
+  if (percent !== undefined) {
+    if (BigInt(percent) >= 1n << 32n) return undefined
+    kernel.say('KHO_SCRATCH_SCALE', BigInt(percent))
+    return { scale: BigInt(percent) }
+  }
+  const { strictScratchSizes: strict } = kernel.spec.traits
+  const sizes: bigint[] = []
+  let rest = text
+  for (let at = 0; at < 3; at++) {
+    if (at > 0 && !rest.startsWith(',')) return undefined
+    const before = at > 0 ? rest.slice(1) : rest
+    const parsed = memparse(before)
+    if (parsed.rest === before || (!strict && parsed.value === 0n)) return undefined
+    sizes.push(parsed.value)
+    rest = parsed.rest
+  }
+  const [lowmem = 0n, global = 0n, pernode = 0n] = sizes
+  if (strict && (rest !== '' || lowmem + global + pernode === 0n)) return undefined
+  kernel.say('KHO_SCRATCH_SIZES', lowmem >> 20n, global >> 20n, pernode >> 20n)
+  return { lowmem, global, pernode }
+}
+
+/** Reserves the areas in their order; undefined, after saying why, if one has no room. */
+export function reserveScratch(
+  kernel: KernelBase,
+  early: EarlyMemory,
+  sizes: ScratchSizes,
+): readonly ScratchArea[] | undefined {
+  const nodes = [...new Set(kernel.ram.ranges.map(({ node }) => node))].sort((a, b) => a - b)
+  const areas: ScratchArea[] = []
+  for (const request of requests(kernel, nodes, sizes)) {
+    const addr = early.allocate(request)
+    if (addr === undefined) {
+      sayWhich(kernel, areas.length, nodes)
+      kernel.say('KHO_SCRATCH_FAILED')
+      return undefined
+    }
+    areas.push({ addr, size: request.bytes })
+  }
+  return areas
+}
+
+function sayWhich(kernel: KernelBase, index: number, nodes: readonly number[]): void {
+  const node = nodes[index - 2]
+  if (node !== undefined) kernel.log.sayIfKnown('KHO_SCRATCH_NODE', node)
+  else kernel.log.sayIfKnown(index === 0 ? 'KHO_SCRATCH_LOW' : 'KHO_SCRATCH_GLOBAL')
+}
+
+/** One area in low memory, one for any use, one for each node. */
+function requests(
+  { arch, target, ram, spec }: KernelBase,
+  nodes: readonly number[],
+  sizes: ScratchSizes,
+): readonly EarlyRequest[] {
+  const { align, roundsSizes } = scratchRules(spec.khoVersion, target.pageSize)
+  const up = (bytes: bigint): bigint => BigInt.asUintN(64, ((bytes + align - 1n) / align) * align)
+  const start = ram.ranges[0]?.start ?? machines[arch].ramStart
+  const limit = lowMemoryEnd(arch, start)
+  const low = { align, ...(limit === undefined ? {} : { limit }) }
+  if (!('scale' in sizes)) {
+    const round = roundsSizes ? up : (bytes: bigint): bigint => bytes
+    return [
+      { ...low, bytes: round(sizes.lowmem) },
+      { align, bytes: round(sizes.global) },
+      ...nodes.map((node) => ({ align, node, bytes: up(sizes.pernode) })),
+    ]
+  }
+  const scaled = (bytes: bigint): bigint => (bytes * sizes.scale) / 100n
+  const taken = earlyUse(ram.ranges, limit)
+  const lowmem = roundsSizes ? scaled(taken.low) : up(scaled(taken.low))
+  const global = BigInt.asUintN(64, scaled(taken.all) - lowmem)
+  return [
+    { ...low, bytes: up(lowmem) },
+    { align, bytes: up(global) },
+    ...nodes.map((node) => ({ align, node, bytes: up(scaled(taken.nodes.get(node) ?? 0n)) })),
+  ]
+}
+
+/** Bytes of struct page for each page: what the early kernel takes most of its memory for. */
+const STRUCT_PAGE_SHARE = 64n
+
+/** memblock_reserved_kern_size(): what the early kernel allocated, below a limit, in all, and by node. */
+function earlyUse(
+  ranges: KernelBase['ram']['ranges'],
+  limit: bigint | undefined,
+): { readonly low: bigint; readonly all: bigint; readonly nodes: ReadonlyMap<number, bigint> } {
+  const nodes = new Map<number, bigint>()
+  let low = 0n
+  let all = 0n
+  for (const { start, end, node } of ranges) {
+    const bytes = (end - start) / STRUCT_PAGE_SHARE
+    nodes.set(node, (nodes.get(node) ?? 0n) + bytes)
+    all += bytes
+    if (limit === undefined || end - bytes < limit) low += bytes
+  }
+  return { low, all, nodes }
+}
+
+/** What the early kernel keeps for itself at the top of each range: its struct pages. */
+export function earlyAllocations(
+  ranges: KernelBase['ram']['ranges'],
+  pageSize: number,
+): readonly ScratchArea[] {
+  const size = BigInt(pageSize)
+  return ranges.map(({ start, end }) => {
+    const bytes = ((end - start) / STRUCT_PAGE_SHARE / size) * size
+    return { addr: end - bytes, size: bytes }
+  })
+}
+
+/** Bytes of the array of areas. */
+export function scratchArrayBytes({ target }: Pick<KernelBase, 'target'>, count: number): number {
+  return layoutOf(khoScratch, target).size * count
+}
+
+export function encodeScratch({ target }: KernelBase, areas: readonly ScratchArea[]): Uint8Array {
+  const parts = areas.map((area) => encodeStruct(khoScratch, area, target))
+  return Uint8Array.from(parts.flatMap((part) => [...part]))
+}
+
+export function decodeScratch(kernel: KernelBase, array: PhysAddr, bytes: number): readonly ScratchArea[] {
+  const { size } = layoutOf(khoScratch, kernel.target)
+  return Array.from({ length: Math.floor(bytes / size) }, (_, at) =>
+    decodeStruct(khoScratch, kernel.ram.read(phys(array + BigInt(at * size)), size), kernel.target),
+  )
+}
