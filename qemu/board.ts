@@ -12,7 +12,7 @@ export interface Board {
   /** Debian's package with the program. */
   readonly package: string
   readonly machine: string
-  /** Parameter `console=` of a kernel. */
+  /** Parameters that let a kernel speak, from its first line on. */
   readonly console: string
   readonly ramStart: bigint
   /** Numbers of 64-bit registers in the debugger's order: the program counter, and arguments one to four. */
@@ -26,7 +26,7 @@ export const boards: Readonly<Record<Architecture, Board>> = {
     program: 'qemu-system-x86_64',
     package: 'qemu-system-x86',
     machine: 'q35',
-    console: 'ttyS0',
+    console: 'console=ttyS0 earlyprintk=ttyS0',
     ramStart: machines.x86_64.ramStart,
     registers: { pc: 16, args: [5, 4, 3, 2] },
     breakpointKind: 1,
@@ -35,7 +35,7 @@ export const boards: Readonly<Record<Architecture, Board>> = {
     program: 'qemu-system-aarch64',
     package: 'qemu-system-arm',
     machine: 'virt',
-    console: 'ttyAMA0',
+    console: 'console=ttyAMA0 earlycon',
     ramStart: machines.arm64.ramStart,
     registers: { pc: 32, args: [0, 1, 2, 3] },
     breakpointKind: 4,

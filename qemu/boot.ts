@@ -13,7 +13,7 @@ import { hex, type PhysicalMemory, type PhysRange, phys } from '../abi/memory.ts
 import { writeRaw } from '../encode/image.ts'
 import type { KhoNote } from '../encode/image-note.ts'
 import type { WritableMemory } from '../encode/image-pieces.ts'
-import { boardArguments, boards } from './board.ts'
+import { type Board, boardArguments, boards } from './board.ts'
 import { withFiles } from './cpio.ts'
 import { chooseIn } from './device-tree.ts'
 import { withDirectory } from './directory.ts'
@@ -50,15 +50,8 @@ const PAGE = 64 * 1024
 const STUB = [0x5800_00c0, 0xaa1f_03e1, 0xaa1f_03e2, 0xaa1f_03e3, 0x5800_0084, 0xd61f_0080] as const
 
 /** Parameters of every kernel that is run: where to speak, and that a panic ends the run. */
-export function commandLineOf(console: string, more: string | undefined): string {
-  return [
-    'nokaslr',
-    `console=${console}`,
-    'kho=on',
-    'liveupdate=on',
-    'panic=1',
-    ...(more ? [more] : []),
-  ].join(' ')
+export function commandLineOf({ console: speak }: Board, more: string | undefined): string {
+  return ['nokaslr', speak, 'kho=on', 'liveupdate=on', 'panic=1', ...(more ? [more] : [])].join(' ')
 }
 
 /** Boots and reports; what keeps the machine from running is a problem in one line. */
@@ -140,7 +133,7 @@ function layRam(
 ): Entry {
   const image = readArm64Kernel(kernel)
   const initramfs = initrd === undefined ? undefined : initramfsOf(initrd, retrieve)
-  const line = commandLineOf(board.console, commandLine)
+  const line = commandLineOf(board, commandLine)
   const taken = { start: phys(boot.scratch_addr), end: boot.scratch_addr + boot.scratch_size }
   const sizes = [machineTree.length + line.length + PAGE, initramfs?.length ?? 0, PAGE]
   const [kernelAt, treeAt, initrdAt, stub] = placeParts(

@@ -67,7 +67,7 @@ async function run(options: CaptureOptions, directory: string): Promise<Captured
     args: [
       ...boardArguments(board, memoryMiB),
       ...['-kernel', kernel, '-initrd', initrd],
-      ...['-append', commandLineOf(board.console, options.commandLine)],
+      ...['-append', commandLineOf(board, options.commandLine)],
     ],
     isLast: isLastLine,
     timeout,

@@ -1,0 +1,85 @@
+/** Kernels and guests as kernels.sh leaves them, and runs with them; a clear word where something is missing. */
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { homedir } from 'node:os'
+import type { Architecture } from '../../abi/machine.ts'
+import type { PhysicalMemory } from '../../abi/memory.ts'
+import type { KhoNote } from '../../encode/image-note.ts'
+import { boards } from '../../qemu/board.ts'
+import { bootOnImage } from '../../qemu/boot.ts'
+import type { Expectation } from '../../qemu/expectation.ts'
+import type { RunReport } from '../../qemu/report.ts'
+
+const CACHE = `${process.env.XDG_CACHE_HOME ?? `${homedir()}/.cache`}/kho-inspect/kernels`
+const RESULTS = `${CACHE}/results`
+const RUN_SECONDS = 60
+
+/** The kernel's file: of the cache, or for arm64 the developer's own. */
+export function kernelFile(release: string, arch: Architecture, pages = 4): string {
+  if (arch === 'arm64' && process.env.KERNEL) return process.env.KERNEL
+  const image = arch === 'arm64' ? 'arch/arm64/boot/Image' : 'arch/x86/boot/bzImage'
+  return `${CACHE}/build/${release}-${arch}-${pages}k/${image}`
+}
+
+/** Initramfs with the guest as its init. */
+export function guestFile(arch: Architecture): string {
+  return `${CACHE}/guest/${arch}.cpio`
+}
+
+/** What is not there of QEMU, kernel and guest; undefined if all is. */
+export function missing(release: string, arch: Architecture, pages = 4): string | undefined {
+  const { program, package: name } = boards[arch]
+  if (spawnSync(program, ['--version']).error) return `${program} is not installed (Debian: ${name})`
+  const file = [kernelFile(release, arch, pages), guestFile(arch)].find((path) => !existsSync(path))
+  return file && `${file} is not built (test/real-kernel/kernels.sh)`
+}
+
+/** Title of a suite, with the reason if it is skipped. */
+export function titled(title: string, why: string | undefined): string {
+  return why === undefined ? title : `${title} SKIPPED: ${why}`
+}
+
+export interface Booted {
+  readonly memory: PhysicalMemory
+  readonly boot: KhoNote
+  readonly retrieve: Expectation
+  readonly commandLine?: string
+  readonly memoryMiB?: number
+}
+
+/** Boots Linux 7.3 for arm64 on an image; that it cannot be run at all is a failure of the test. */
+export async function boot(run: Booted): Promise<RunReport> {
+  const report = await bootOnImage({
+    ...run,
+    kernel: kernelFile('7.3', 'arm64'),
+    initrd: guestFile('arm64'),
+    timeout: RUN_SECONDS,
+  })
+  if ('problem' in report) throw new Error(report.problem)
+  return report
+}
+
+export type Row = Readonly<Record<string, string | number>>
+
+/** One table of docs/real-kernels.md. */
+export interface Table {
+  readonly title: string
+  readonly kernel: string
+  readonly rows: readonly Row[]
+}
+
+/** Keeps a table for the end of the run. */
+export function keepTable(name: string, table: Table): void {
+  mkdirSync(RESULTS, { recursive: true })
+  writeFileSync(`${RESULTS}/${name}.json`, JSON.stringify(table))
+}
+
+export function keptTable(name: string): Table | undefined {
+  const path = `${RESULTS}/${name}.json`
+  return existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : undefined
+}
+
+export function forgetTables(names: readonly string[]): void {
+  for (const name of names)
+    if (existsSync(`${RESULTS}/${name}.json`)) writeFileSync(`${RESULTS}/${name}.json`, 'null')
+}
