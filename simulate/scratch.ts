@@ -150,7 +150,10 @@ export function scratchArrayBytes({ target }: Pick<KernelBase, 'target'>, count:
   return layoutOf(khoScratch, target).size * count
 }
 
-export function encodeScratch({ target }: KernelBase, areas: readonly ScratchArea[]): Uint8Array {
+export function encodeScratch(
+  { target }: Pick<KernelBase, 'target'>,
+  areas: readonly ScratchArea[],
+): Uint8Array {
   const parts = areas.map((area) => encodeStruct(khoScratch, area, target))
   return Uint8Array.from(parts.flatMap((part) => [...part]))
 }
