@@ -9,7 +9,7 @@ import type { FurtherLine, Stage } from './rule.ts'
 import type { Subject } from './subject.ts'
 import { decodeText } from './text.ts'
 import { child, itemsAt, type Node, numberAt, type RecordNode } from './tree.ts'
-import type { Finding } from './verdict.ts'
+import { type Finding, stagesOf } from './verdict.ts'
 
 /** The line of a check, its conversions filled in, and what other functions log on account of it. */
 export function linesOf(
@@ -56,23 +56,12 @@ class BootLog {
       return this.#lines
     }
     this.#say('KHO_FOUND')
-    const stages: readonly (readonly [Stage, () => void])[] = this.#subject.isSince('linux-7.3')
-      ? [
-          ['map', () => this.#linesAt('map')],
-          ['reserve-mem', () => this.#reserveMem()],
-        ]
-      : [
-          ['reserve-mem', () => this.#reserveMem()],
-          ['map', () => this.#linesAt('map')],
-        ]
-    const later: readonly (readonly [Stage, () => void])[] = [
-      ['luo', () => this.#luo()],
-      ['initcalls', () => this.#initcalls()],
-      ['open', () => this.#linesAt('open')],
-      ['retrieve', () => this.#linesAt('retrieve')],
-    ]
-    for (const [stage, add] of [...stages, ...later]) {
-      add()
+    const { release } = this.#subject
+    for (const stage of stagesOf(release).slice(1)) {
+      if (stage === 'reserve-mem') this.#reserveMem()
+      else if (stage === 'luo') this.#luo()
+      else if (stage === 'initcalls') this.#initcalls()
+      else this.#linesAt(stage)
       if (this.#endsAt(stage)) break
     }
     return this.#lines

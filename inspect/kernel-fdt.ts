@@ -144,8 +144,6 @@ export class KernelFdt {
 
   /** fdt_node_check_compatible(): 0 where the list has the string, 1 where not, or the error. */
   checkCompatible(node: number, wanted: string): number {
-    const probed = this.#probe()
-    if (probed < 0) return probed
     const property = this.property(node, 'compatible')
     if (typeof property === 'number') return property
     return latin1(property.value).split('\0').slice(0, -1).includes(wanted) ? 0 : 1
@@ -194,6 +192,7 @@ export class KernelFdt {
 
   /** fdt_get_string() */
   #string(offset: number): string | undefined {
+    if (this.#probe() < 0) return undefined
     const { off_dt_strings, size_dt_strings, totalsize, version } = this.#header
     const room = version < FDT_VERSION ? totalsize : Math.min(totalsize, off_dt_strings + size_dt_strings)
     const block = this.#bytes.subarray(off_dt_strings + offset, room)

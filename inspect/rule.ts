@@ -17,7 +17,9 @@ export type RuleKind = 'refuses' | 'silent' | 'note'
 export type Stage =
   /** kho_populate() in setup_arch(). */
   | 'populate'
-  /** The walk over the map of preserved memory. */
+  /** Going through the pages of the map; from 7.3 on a first time before the command line is read. */
+  | 'walk'
+  /** Reserving the units that the map lists. */
   | 'map'
   /** reserve_mem= on the command line. */
   | 'reserve-mem'
@@ -83,6 +85,8 @@ export interface Rule {
   readonly source: string
   readonly outcome: Outcome
   readonly stage: Stage
+  /** Only for what no other rule speaks of: the places of other findings are left out. */
+  readonly isRest?: boolean
   readonly check: (subject: Subject) => Iterable<Violation>
 }
 

@@ -2,12 +2,13 @@
  * What is judged: a decoded handover, the kernel that is to take it over, and what both need to be
  * looked at from: the decoder's faults, the preserved units, and everything that refers to memory.
  */
-import type { FaultCode } from '../abi/fault.ts'
+import type { Fault, FaultCode } from '../abi/fault.ts'
 import type { Target } from '../abi/layout.ts'
 import { type PhysAddr, type PhysicalMemory, type PhysRange, phys } from '../abi/memory.ts'
 import { type ComponentName, releaseIndex } from '../abi/registry.ts'
 import { scratchRanges } from './boot-entry.ts'
 import type { ClaimGroup } from './claim.ts'
+import { ClaimList } from './claim-list.ts'
 import type { Handover } from './decode.ts'
 import { FaultPool, isWithin } from './fault-pool.ts'
 import { FaultList, ROOT } from './faults.ts'
@@ -34,8 +35,9 @@ export class Subject {
   readonly scratch: readonly PhysRange[]
   readonly #providers: readonly ClaimProvider[]
   #claims: readonly ClaimGroup[] | undefined
+  #claimed: ClaimList | undefined
   #units: UnitIndex | undefined
-  #map: PreservedMap | undefined
+  #kernelWalk: WalkedByKernel | undefined
   #known: KnownMemory | undefined
 
   constructor(
@@ -55,12 +57,19 @@ export class Subject {
     this.#providers = providers
   }
 
-  /** The root FDT as the kernel sees it; undefined where the image does not hold all of it, or not its place. */
+  /** fdt_check_header() for the root FDT; undefined where the image does not hold it. */
+  get headerError(): number | undefined {
+    const placed = this.handover.fdts.find(({ path }) => path === 'kho')
+    return placed && new KernelFdt(placed.fdt.bytes, placed.pa).checkHeader()
+  }
+
+  /** The root FDT as the kernel sees it; undefined where the image does not hold all of its blocks. */
   get root(): KernelFdt | undefined {
     const placed = this.handover.fdts.find(({ path }) => path === 'kho')
-    return placed && placed.fdt.bytes.length >= placed.fdt.header.totalsize
-      ? new KernelFdt(placed.fdt.bytes, placed.pa)
-      : undefined
+    if (!placed) return undefined
+    const { bytes, header, stringsCut } = placed.fdt
+    const isThere = !stringsCut && header.off_dt_struct + header.size_dt_struct <= bytes.length
+    return isThere || bytes.length >= header.totalsize ? new KernelFdt(bytes, placed.pa) : undefined
   }
 
   get memory(): PhysicalMemory {
@@ -99,8 +108,17 @@ export class Subject {
 
   /** The map of preserved memory as the kernel walks it, where there is one. */
   get map(): PreservedMap | undefined {
-    this.#map ??= kernelMap(this.handover)
-    return this.#map
+    return this.#walked.map
+  }
+
+  /** What the kernel comes to where it follows pointers that the decoder does not. */
+  get followedFaults(): readonly Fault[] {
+    return this.#walked.faults
+  }
+
+  get #walked(): WalkedByKernel {
+    this.#kernelWalk ??= walkAsKernel(this.handover)
+    return this.#kernelWalk
   }
 
   /** Where there is RAM, as far as anything tells. */
@@ -121,6 +139,12 @@ export class Subject {
     return this.#claims
   }
 
+  /** The same by address. */
+  get claimed(): ClaimList {
+    this.#claimed ??= new ClaimList(this.claims, this.units)
+    return this.#claimed
+  }
+
   pfn(pa: bigint): number {
     return Number(pa / BigInt(this.target.pageSize))
   }
@@ -133,14 +157,20 @@ export class Subject {
 /** Faults behind which the decoder does not follow the map, and the kernel does. */
 const FOLLOWED: readonly FaultCode[] = ['REACHED_TWICE', 'ADDRESS_MISALIGNED', 'CHAIN_CYCLE']
 
+interface WalkedByKernel {
+  readonly map: PreservedMap | undefined
+  readonly faults: readonly Fault[]
+}
+
 /** The map as the decoder walked it; where it refused to follow a pointer, as a kernel that does not look. */
-function kernelMap({ tree, faults, memory, target }: Handover): PreservedMap | undefined {
+function walkAsKernel({ tree, faults, memory, target }: Handover): WalkedByKernel {
   const node = child(tree, 'preserved')
-  if (node?.kind !== 'preserved') return undefined
+  if (node?.kind !== 'preserved') return { map: undefined, faults: [] }
   const { map } = node
   const stored = numberAt(child(tree, 'kho'), 'memory_map')
   const differs = faults.some(({ code, path }) => FOLLOWED.includes(code) && isWithin(path, 'kho.memory_map'))
-  if (!differs || stored === undefined) return map
-  const context = { memory, target, faults: new FaultList(memory), isTrusting: true }
-  return walkMap(context, map.edge, BigInt(stored), ROOT, node.pa)
+  if (!differs || stored === undefined) return { map, faults: [] }
+  const list = new FaultList(memory)
+  const context = { memory, target, faults: list, isTrusting: true }
+  return { map: walkMap(context, map.edge, BigInt(stored), ROOT, node.pa), faults: list.list() }
 }

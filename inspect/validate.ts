@@ -120,7 +120,7 @@ class Judgement {
 
   #run(rule: Rule): void {
     for (const violation of rule.check(this.#subject)) {
-      if (this.#isHidden(rule, violation.path)) continue
+      if (this.#isHidden(rule, violation.path) || (rule.isRest && this.#isTold(violation))) continue
       const failed = this.#failed.get(rule.id) ?? []
       if (failed.length < KEPT_PER_RULE) failed.push(violation.hides ?? violation.path)
       this.#failed.set(rule.id, failed)
@@ -134,6 +134,15 @@ class Judgement {
   /** Whether what a rule requires failed above the place, there and in what that requires. */
   #isHidden(rule: Rule, path: string): boolean {
     return requiredBy(rule).some((id) => this.#failed.get(id)?.some((place) => isWithin(path, place)))
+  }
+
+  /** Whether another finding speaks of the same place, of what holds it or of something in it. */
+  #isTold({ path, pa }: Violation): boolean {
+    return this.findings.some(
+      (finding) =>
+        finding.severity !== 'note' &&
+        (finding.pa === pa || isWithin(path, finding.path) || isWithin(finding.path, path)),
+    )
   }
 
   #finding(rule: Rule, violation: Violation): Finding {

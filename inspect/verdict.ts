@@ -62,13 +62,29 @@ export interface Verdict {
   readonly console: readonly string[]
 }
 
-const STAGES: readonly Stage[] = ['populate', 'reserve-mem', 'map', 'luo', 'initcalls', 'open', 'retrieve']
+const STAGES: readonly Stage[] = [
+  'populate',
+  'walk',
+  'reserve-mem',
+  'map',
+  'luo',
+  'initcalls',
+  'open',
+  'retrieve',
+]
 
-/** Position of a stage in the boot of a release; from 7.3 on the map is walked before the command line is read. */
+/** First release that goes through the map before the command line is read: kho_memory_init_early(). */
+const WALKS_EARLY_SINCE = 'linux-7.3'
+
+/** The stages in the order of a release. */
+export function stagesOf(release: string): readonly Stage[] {
+  if (releaseIndex(release) >= releaseIndex(WALKS_EARLY_SINCE)) return STAGES
+  const others: Stage[] = STAGES.filter((stage) => stage !== 'walk')
+  return others.toSpliced(others.indexOf('map'), 0, 'walk')
+}
+
 export function stageRank(stage: Stage, release: string): number {
-  if (stage === 'map' && releaseIndex(release) >= releaseIndex('linux-7.3'))
-    return STAGES.indexOf('populate') + 0.5
-  return STAGES.indexOf(stage)
+  return stagesOf(release).indexOf(stage)
 }
 
 /** What ends the taking over there and then. */

@@ -1,0 +1,271 @@
+/**
+ * The preserved units: where they lie, that they do not overlap, that everything which refers to memory
+ * finds it preserved, and what nothing refers to.
+ */
+import { pageShift } from '../abi/layout.ts'
+import { memoryOrders } from '../abi/machine.ts'
+import { hex, type PhysRange } from '../abi/memory.ts'
+import { components } from '../abi/registry.ts'
+import { isWithin } from './fault-pool.ts'
+import type { UnitRun } from './map.ts'
+import { note, type Rule, silent, type Violation } from './rule.ts'
+import { unknownSubtrees } from './rules-subtree.ts'
+import type { Subject } from './subject.ts'
+import { type Unmet, unmet } from './unmet.ts'
+
+const unit = {
+  component: 'kho',
+  since: 'linux-6.16',
+  requires: ['KHO_MAP_ADDRESS', 'KHO_MAP_FORM', 'KHO_RADIX_DEPTH'],
+  source: 'kho_preserved_memory_reserve()',
+  outcome: 'corrupts',
+  stage: 'map',
+} as const
+
+const PATH = 'preserved'
+
+/** A violation at some units: its bytes are those of the units. */
+function atUnits(subject: Subject, pfn: number, pages: number): Pick<Violation, 'path' | 'pa' | 'length'> {
+  return {
+    path: PATH,
+    pa: subject.address(pfn),
+    length: Math.min(pages * subject.target.pageSize, Number.MAX_SAFE_INTEGER),
+  }
+}
+
+const pagesOf = ({ order, count }: UnitRun): number => count * 2 ** order
+
+const describe = ({ order, count }: UnitRun): string =>
+  `${count} ${count === 1 ? 'unit' : 'units'} of order ${order}`
+
+export const unitRules: readonly Rule[] = [
+  silent({
+    ...unit,
+    id: 'KHO_UNIT_OUTSIDE',
+    why: 'The struct page of every unit is written without a look whether there is one.',
+    check: function* (subject) {
+      const { known, map } = subject
+      const page = BigInt(subject.target.pageSize)
+      const [first, last] = [Number(known.start / page), Number(known.end / page)]
+      let outside: UnitRun | undefined
+      let runs = 0
+      for (const run of map?.allRuns() ?? []) {
+        if (run.pfn >= first && run.pfn + pagesOf(run) <= last) continue
+        if (run.pfn >= first && subject.claimed.holds(run.pfn, run.pfn + pagesOf(run))) continue
+        outside ??= run
+        runs += 1
+      }
+      if (!outside) return
+      yield {
+        ...atUnits(subject, outside.pfn, pagesOf(outside)),
+        message: `${describe(outside)}${runs > 1 ? ` and ${runs - 1} more runs of units` : ''} where there is no memory`,
+        expected: `memory between ${hex(known.start)} and ${hex(known.end)}`,
+        found: hex(subject.address(outside.pfn)),
+        ends: true,
+      }
+    },
+  }),
+  silent({
+    ...unit,
+    id: 'KHO_UNIT_OVERLAP',
+    why: 'Units that overlap are reserved one after the other; the head page keeps the order that is walked last.',
+    outcome: 'takes-over',
+    check: function* (subject) {
+      let end = 0
+      let before: UnitRun | undefined
+      for (const run of subject.map?.allRuns() ?? []) {
+        if (before && run.pfn < end) {
+          yield {
+            ...atUnits(subject, run.pfn, Math.min(end - run.pfn, pagesOf(run))),
+            message: `${describe(run)} and ${describe(before)} overlap`,
+            expected: 'every page in one unit',
+            found: `${hex(subject.address(run.pfn))} in both`,
+          }
+        }
+        if (run.pfn + pagesOf(run) <= end) continue
+        end = run.pfn + pagesOf(run)
+        before = run
+      }
+    },
+  }),
+  silent({
+    ...unit,
+    id: 'KHO_UNIT_IN_SCRATCH',
+    why: 'kho_preserve_folio() and kho_preserve_pages() look for scratch only with CONFIG_KEXEC_HANDOVER_DEBUG; the next kernel was loaded there and allocates there before it reads the map.',
+    source: 'kho_scratch_overlap()',
+    check: function* (subject) {
+      for (const run of subject.map?.allRuns() ?? []) {
+        const start = subject.address(run.pfn)
+        const end = start + BigInt(pagesOf(run)) * BigInt(subject.target.pageSize)
+        const area = subject.scratch.find((range) => start < range.end && end > range.start)
+        if (!area) continue
+        const [from, to] = common(subject, area, run)
+        const isClaimed = subject.claimed.holds(from, to)
+        const isMuch = to - from > (Number(area.end - area.start) / subject.target.pageSize) * MUCH
+        yield {
+          ...atUnits(subject, from, to - from),
+          message: `${describe(run)} in a scratch area`,
+          expected: 'memory outside of all scratch areas',
+          found: `${hex(start)} in ${hex(area.start)} to ${hex(area.end)}`,
+          outcome: isClaimed || isMuch ? 'corrupts' : 'takes-over',
+        }
+      }
+    },
+  }),
+  silent({
+    ...unit,
+    id: 'KHO_UNIT_INT_SHIFT',
+    until: 'linux-7.1',
+    why: 'The size of a unit is computed as an int: from 2 GiB on it is another one, and other memory is reserved.',
+    source: 'kho_preserved_memory_reserve()',
+    check: function* (subject) {
+      const limit = INT_BITS - pageShift(subject.target.pageSize)
+      for (const order of subject.map?.orders ?? []) {
+        if (order < limit) continue
+        for (const run of subject.map?.runs(order) ?? []) {
+          yield {
+            ...atUnits(subject, run.pfn, pagesOf(run)),
+            message: `${describe(run)}, more than the kernel can compute the size of`,
+            expected: `an order below ${limit}`,
+            found: String(order),
+          }
+        }
+      }
+    },
+  }),
+  silent({
+    ...unit,
+    id: 'KHO_UNIT_TOO_LARGE',
+    severity: 'warning',
+    since: 'linux-6.16',
+    until: 'linux-7.0',
+    why: 'Units above MAX_PAGE_ORDER are reserved, but kho_restore_page() never gives them back.',
+    source: 'kho_restore_page()',
+    outcome: 'takes-over',
+    check: function* (subject) {
+      const { largest } = memoryOrders[subject.target.pageSize]
+      for (const order of subject.map?.orders ?? []) {
+        if (order <= largest) continue
+        for (const run of subject.map?.runs(order) ?? []) {
+          yield {
+            ...atUnits(subject, run.pfn, pagesOf(run)),
+            message: `${describe(run)}, which cannot be restored`,
+            expected: `an order of at most ${largest} (MAX_PAGE_ORDER)`,
+            found: String(order),
+          }
+        }
+      }
+    },
+  }),
+  silent({
+    ...unit,
+    id: 'KHO_CLAIMED_TWICE',
+    why: 'Who takes a page back first clears its mark; the next one is refused, or both use it.',
+    source: 'kho_restore_page()',
+    stage: 'retrieve',
+    check: function* (subject) {
+      for (const { pfn, one, other } of subject.claimed.shared()) {
+        yield {
+          path: other.path,
+          pa: subject.address(pfn),
+          length: subject.target.pageSize,
+          via: other.via,
+          message: `the page at ${hex(subject.address(pfn))} is ${other.what} of ${other.path} and ${one.what} of ${one.path}`,
+          expected: 'memory of its own',
+          found: `${one.path} refers to it, too`,
+          affects: [one.path],
+          step: other.step ?? 0,
+        }
+      }
+    },
+  }),
+  note({
+    id: 'KHO_UNIT_UNCLAIMED',
+    component: 'kho',
+    since: 'linux-6.16',
+    requires: ['KHO_MAP_ADDRESS', 'KHO_MAP_FORM'],
+    why: 'What is preserved and nobody takes back stays reserved until the next cold boot.',
+    source: 'kho_preserved_memory_reserve()',
+    stage: 'map',
+    check: function* (subject) {
+      const { map } = subject
+      if (!map) return
+      let pages = 0
+      let first: number | undefined
+      for (const run of map.allRuns()) {
+        const left = subject.claimed.unclaimedIn(run)
+        if (left.pages === 0) continue
+        first ??= left.first
+        pages += left.pages
+      }
+      if (first === undefined) return
+      const unknown = unknownSubtrees(subject)
+      const bytes = BigInt(pages) * BigInt(subject.target.pageSize)
+      yield {
+        ...atUnits(subject, first, 1),
+        message: `${bytes} bytes of preserved memory that nothing known here refers to`,
+        expected: 'an owner of each unit',
+        found: unknown.length > 0 ? `they may belong to ${unknown.join(', ')}` : 'no owner: they leak',
+      }
+    },
+  }),
+  silent({
+    ...unit,
+    id: 'KHO_FDT_PRESERVED',
+    why: 'The root FDT is read by every subsystem, until late in the boot; the kernel does not check that it is kept.',
+    source: 'kho_get_fdt()',
+    stage: 'luo',
+    check: (subject) => unmetViolations(subject, 'KHO_FDT_PRESERVED'),
+  }),
+  silent({
+    ...unit,
+    id: 'KHO_BLOB_PRESERVED',
+    why: "A subtree's address is handed to its subsystem as it is; memory that is not preserved is in use by then.",
+    source: 'kho_retrieve_subtree()',
+    stage: 'initcalls',
+    check: function* (subject) {
+      for (const violation of unmetViolations(subject, 'KHO_BLOB_PRESERVED'))
+        yield { ...violation, ...(isTestOnly(violation.path) && { outcome: 'loses' }) }
+    },
+  }),
+]
+
+/** Above this part of a scratch area, what is reserved in it is missing elsewhere. */
+const MUCH = 1 / 8
+/** Bits of an int without its sign. */
+const INT_BITS = 31
+
+/** Whether the blob is a test module's, which reads it once and notices what is wrong. */
+function isTestOnly(path: string): boolean {
+  return components.some(({ testOnly, subtree }) => testOnly && isWithin(path, `subtrees[${subtree}]`))
+}
+
+/** Violations for the claims of a rule that the map does not meet. */
+export function* unmetViolations(subject: Subject, rule: string): Generator<Violation> {
+  for (const { group, index, pfn, problem, unit: holder } of unmet(subject, rule)) {
+    yield {
+      path: group.path,
+      pa: group.pointer(index),
+      length: 8,
+      via: group.via,
+      message: `${group.what} at ${hex(subject.address(pfn))} is ${PROBLEMS[problem]}`,
+      expected: group.pages === undefined ? 'the head of a unit' : `${group.pages} preserved pages`,
+      found: holder ? `a unit of order ${holder.order} at ${hex(subject.address(holder.pfn))}` : 'no unit',
+      step: group.step ?? 0,
+    }
+  }
+}
+
+const PROBLEMS: Readonly<Record<Unmet['problem'], string>> = {
+  missing: 'not preserved',
+  inside: 'inside of a larger unit',
+  order: 'preserved with another order',
+}
+
+/** The frames of a run in an area. */
+function common({ target }: Subject, area: PhysRange, run: UnitRun): readonly [from: number, to: number] {
+  const page = BigInt(target.pageSize)
+  const first = Number(area.start / page)
+  const last = Number((area.end + page - 1n) / page)
+  return [Math.max(first, run.pfn), Math.min(last, run.pfn + pagesOf(run))]
+}
