@@ -3,8 +3,8 @@ import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
-    include: ['test/fuzz.test.ts', 'test/long/*.ts'],
-    env: { FUZZ_RUNS: process.env.FUZZ_RUNS ?? '5000' },
+    include: ['test/fuzz.test.ts', 'test/validate-random.test.ts', 'test/long/*.ts'],
+    env: { FUZZ_RUNS: process.env.FUZZ_RUNS ?? '5000', DAMAGE_RUNS: process.env.DAMAGE_RUNS ?? '2000' },
     fileParallelism: false,
     testTimeout: 3_600_000,
   },
