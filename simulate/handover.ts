@@ -98,8 +98,13 @@ export function walkMap({ ram, target, spec }: KernelBase, root: PhysAddr, visit
 }
 
 /** The handover as an image: whatever the next kernel may look at. */
-export function handoverImage({ ram, held }: Handover): WritableMemory {
-  return trimmed(new RamImage(ram), held)
+export function handoverImage({ ram, held }: Handover): WritableMemory & Extents {
+  const memory = new RamImage(ram)
+  return { ...trimmed(memory, held), extents: () => memory.extents() }
+}
+
+interface Extents {
+  extents(): readonly PhysRange[]
 }
 
 /** Simulated memory as readers of images see it. */

@@ -33,6 +33,8 @@ import { ReserveMem } from './reserve-mem.ts'
 import { earlyAllocations, scratchSizes } from './scratch.ts'
 import { KhoTest } from './test-kho.ts'
 
+export type { ColdMachine, KernelOptions }
+
 /** `left`: it has jumped into the next kernel. */
 export type KernelState = 'running' | 'crashed' | 'left'
 

@@ -45,6 +45,7 @@ const rules: Readonly<Record<string, Rule>> = {
     },
   },
   mutate: { folders: ['abi', 'inspect', 'mutate'], packages: {} },
+  simulate: { folders: ['abi', 'encode', 'inspect', 'simulate'], packages: {} },
   testing: {
     folders: ['abi', 'encode', 'inspect', 'testing'],
     packages: { 'node:fs': ['fixtures.ts'], vitest: ['vitest.ts'] },
@@ -75,6 +76,19 @@ test.each(files)('%s/%s imports only what its folder may', (folder, file) => {
   })
   expect(wrong).toEqual([])
 })
+
+/** A simulated kernel must not agree with the decoder by construction: it has only the lowest readers in common. */
+const READERS = ['columns', 'fdt', 'read', 'record', 'scalar', 'text'].map((name) => `../inspect/${name}.ts`)
+
+test.each(files.filter(([folder]) => folder === 'simulate'))(
+  '%s/%s shares no more than readers with the decoder',
+  (folder, file) => {
+    const wrong = importsOf(`${ROOT}${folder}/${file}`).filter(
+      (name) => name.startsWith('../inspect/') && !READERS.includes(name),
+    )
+    expect(wrong).toEqual([])
+  },
+)
 
 test('no import cycles, type-only ones included', () => {
   const graph = new Map<string, readonly string[]>()
