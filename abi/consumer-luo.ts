@@ -50,7 +50,6 @@ export const luoChecks: readonly Check[] = [
     demand: 'present',
     doc: 'The node of the sessions is there.',
     message: 'Unable to get session node: [%s]',
-    errno: 'ENOENT',
   },
   {
     ...sessionNode,
@@ -221,6 +220,17 @@ export const memfdChecks: readonly Check[] = [
     demand: 'value',
     doc: 'The array of folios can be rebuilt.',
     errno: 'EINVAL',
+  },
+  {
+    ...retrieve,
+    id: 'KHO_VMALLOC_TOTAL',
+    component: 'kho',
+    since: 'linux-6.18',
+    at: 'kho_vmalloc.total_pages',
+    demand: 'value',
+    doc: 'The groups of pages that the chunks list add up to total_pages, which is not 0.',
+    errno: 'EINVAL',
+    by: 'kho_restore_vmalloc()',
   },
   {
     ...retrieve,

@@ -10,6 +10,8 @@ import { compatible, fdtNode, pointer, u64le } from './schema.ts'
 export const RESERVE_MEM_MAX_ENTRIES = 8
 /** RESERVE_MEM_NAME_SIZE, the NUL counted. */
 export const RESERVE_MEM_NAME_SIZE = 16
+/** The least alignment of a region; L1_CACHE_BYTES of x86_64 and arm64. */
+export const SMP_CACHE_BYTES = 64n
 
 const source = 'include/linux/kho/abi/memblock.h'
 

@@ -1,7 +1,11 @@
 /** The table of rules, in the order in which findings are listed, and everything that claims memory. */
+import { incomingClaims } from './incoming-all.ts'
 import type { Rule } from './rule.ts'
 import { khoRules } from './rules-kho.ts'
+import { luoRules } from './rules-luo.ts'
 import { mapRules } from './rules-map.ts'
+import { memblockRules, metadataRules } from './rules-memblock.ts'
+import { memfdRules } from './rules-memfd.ts'
 import { restRules } from './rules-rest.ts'
 import { scratchRules } from './rules-scratch.ts'
 import { subtreeClaims, subtreeRules } from './rules-subtree.ts'
@@ -15,8 +19,12 @@ export const rules: readonly Rule[] = [
   ...mapRules,
   ...unitRules,
   ...subtreeRules,
+  ...memblockRules,
+  ...luoRules,
+  ...memfdRules,
+  ...metadataRules,
   ...testRules,
   ...restRules,
 ]
 
-export const claimProviders: readonly ClaimProvider[] = [subtreeClaims, testClaims]
+export const claimProviders: readonly ClaimProvider[] = [subtreeClaims, incomingClaims, testClaims]

@@ -1,0 +1,269 @@
+/**
+ * The folios of a memfd as memfd_luo_retrieve_folios() puts them into the page cache, one after the
+ * other, and the part of the file that they then hold. Streams the records: no object for each.
+ */
+import { ERRNO } from '../abi/errno.ts'
+import { layoutOf } from '../abi/layout.ts'
+import { memfdFolioFlags } from '../abi/memfd.ts'
+import { type PhysAddr, phys } from '../abi/memory.ts'
+import type { StructType, VmallocEdge } from '../abi/schema.ts'
+import { columnOf } from './columns.ts'
+import { type Place, within } from './faults.ts'
+import type { Incoming, Remark } from './incoming.ts'
+import type { IncomingArea } from './incoming-vmalloc.ts'
+
+/** The file that the folios make up. */
+interface MemfdOf {
+  /** Place of the folios. */
+  readonly place: Place
+  readonly size: bigint
+  /** Where the size is stored. */
+  readonly sizeAt: PhysAddr
+}
+
+/** What is said once for all records of a file that have it. */
+interface Tally {
+  readonly rule: string
+  readonly message: string
+  readonly expected: string
+  count: number
+  first: { readonly index: number; readonly pa: PhysAddr; readonly found: string } | undefined
+}
+
+const KNOWN_FLAGS = memfdFolioFlags.DIRTY | memfdFolioFlags.UPTODATE
+/** Up to 7.0 the error of a folio is that of the record before it, and after a good one none. */
+const ERROR_SET_SINCE = 'kho-v2'
+
+export class FolioReader {
+  readonly #incoming: Incoming
+  readonly #element: StructType
+  readonly #file: MemfdOf
+  readonly #tallies: readonly Tally[] = [
+    tally('MEMFD_NOT_UPTODATE', 'not up to date: its contents are read as zeros', 'UPTODATE'),
+    tally('MEMFD_CLEAN', 'not dirty: memory pressure drops its contents', 'DIRTY'),
+    tally('MEMFD_FOLIO_FLAGS', 'flags that no kernel knows', 'no more than DIRTY and UPTODATE'),
+    tally('MEMFD_HOLE', 'frame 0: a hole, which is read as zeros', 'the frame of a folio'),
+    tally('MEMFD_PAST_END', 'it lies behind the end of the file', 'an index within the size'),
+    tally(
+      'MEMFD_INDEX_ALIGNED',
+      'its place in the file is no multiple of its pages',
+      'a multiple of its pages',
+    ),
+    tally('MEMFD_ORDERED', 'its place in the file is before that of the record in front of it', 'ascending'),
+  ]
+  /** Folios in order of their records: frame, first page in the file, pages. */
+  #pfns = new Float64Array(0)
+  #starts = new Float64Array(0)
+  #pages = new Float64Array(0)
+  #records = new Float64Array(0)
+  #count = 0
+  #addressOf: (record: number) => PhysAddr = () => phys(0)
+
+  constructor(incoming: Incoming, edge: VmallocEdge, file: MemfdOf) {
+    this.#incoming = incoming
+    this.#element = edge.element as StructType
+    this.#file = file
+  }
+
+  get elementSize(): number {
+    return layoutOf(this.#element, this.#incoming.subject.target).size
+  }
+
+  /** Reads `count` records of the array, and looks what stands in the rest of the `capacity`. */
+  read(area: IncomingArea, count: number, capacity: number): void {
+    const { subject } = this.#incoming
+    const perGroup = area.groupBytes / this.elementSize
+    this.#addressOf = (record) =>
+      phys(
+        subject.address(area.groups[Math.floor(record / perGroup)] as number) +
+          BigInt((record % perGroup) * this.elementSize),
+      )
+    this.#pfns = new Float64Array(count)
+    this.#starts = new Float64Array(count)
+    this.#pages = new Float64Array(count)
+    this.#records = new Float64Array(count)
+    for (let first = 0; first < capacity; first += perGroup) {
+      const records = Math.min(perGroup, capacity - first)
+      const bytes = this.#incoming.bytes(this.#addressOf(first), records * this.elementSize, this.#file.place)
+      if (!bytes) return
+      this.#readGroup(bytes, first, Math.min(records, count - first))
+      if (first + records > count) this.#reportBeyond(bytes, first, Math.max(0, count - first))
+    }
+    this.finish()
+  }
+
+  #readGroup(bytes: Uint8Array, first: number, count: number): void {
+    const { subject } = this.#incoming
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    const pfnOf = columnOf(this.#element, 'pfn', subject.target)
+    const flagsOf = columnOf(this.#element, 'flags', subject.target)
+    const indexOf = columnOf(this.#element, 'index', subject.target)
+    for (let i = 0; i < count; i++) {
+      const offset = i * this.elementSize
+      const pfn = pfnOf(view, offset)
+      const index = indexOf(view, offset)
+      if (pfn === 0) this.#note(3, first + i, `frame 0 at page ${index}`)
+      else this.#add(first + i, pfn, index, flagsOf(view, offset))
+    }
+  }
+
+  #add(record: number, pfn: number, index: number, flags: number): void {
+    const order = this.#incoming.subject.units.orderAt(pfn) ?? 0
+    const pages = 2 ** order
+    if ((flags & memfdFolioFlags.UPTODATE) === 0) this.#note(0, record, `flags ${flags}`)
+    else if ((flags & memfdFolioFlags.DIRTY) === 0) this.#note(1, record, `flags ${flags}`)
+    if ((flags & ~KNOWN_FLAGS) !== 0) this.#note(2, record, `flags ${flags}`)
+    if (index >= this.#pagesOfFile) this.#note(4, record, `page ${index} of ${this.#pagesOfFile}`)
+    if (index % pages !== 0) this.#note(5, record, `page ${index}, ${pages} pages`)
+    const previous = this.#count > 0 ? (this.#starts[this.#count - 1] as number) : -1
+    if (index < previous) this.#note(6, record, `page ${index} behind page ${previous}`)
+    this.#pfns[this.#count] = pfn
+    this.#starts[this.#count] = Math.floor(index / pages) * pages
+    this.#pages[this.#count] = pages
+    this.#records[this.#count] = record
+    this.#count += 1
+  }
+
+  get #pagesOfFile(): number {
+    const size = BigInt.asIntN(64, this.#file.size)
+    const page = BigInt(this.#incoming.subject.target.pageSize)
+    return size <= 0n ? 0 : Number((size + page - 1n) / page)
+  }
+
+  #note(which: number, record: number, found: string): void {
+    const entry = this.#tallies[which] as Tally
+    entry.count += 1
+    entry.first ??= { index: record, pa: this.#addressOf(record), found }
+  }
+
+  /** Records that the count leaves out. */
+  #reportBeyond(bytes: Uint8Array, first: number, count: number): void {
+    const rest = bytes.subarray(count * this.elementSize)
+    const at = rest.findIndex((byte) => byte !== 0)
+    if (at < 0) return
+    const record = first + count + Math.floor(at / this.elementSize)
+    const message = 'the array has records behind those that are counted'
+    this.#report('MEMFD_UNCOUNTED', record, { message, expected: 'zeros', found: `record ${record}` })
+  }
+
+  #report(
+    rule: string,
+    record: number,
+    remark: Pick<Remark, 'message' | 'expected' | 'found' | 'log' | 'outcome'>,
+  ): void {
+    const where = { pa: this.#addressOf(record), length: this.elementSize }
+    this.#incoming.report(rule, this.#file.place, { ...where, ...remark })
+  }
+
+  /** Judges what was read: folios claimed, the kernel's own checks, then the file that comes of it. */
+  finish(): void {
+    const twice = firstRepeated(this.#pfns.subarray(0, this.#count))
+    this.#claim(twice)
+    if (twice !== undefined) this.#reportTwice(twice)
+    if (twice !== undefined || this.#checkIndexes()) return
+    for (const { rule, message, expected, count, first } of this.#tallies) {
+      if (!first) continue
+      const others = count > 1 ? ` (and ${count - 1} more)` : ''
+      const found = `${first.found}${others}`
+      const place = within(this.#file.place, 'folio_list', { index: first.index })
+      const where = { pa: first.pa, length: this.elementSize }
+      this.#incoming.report(rule, place, {
+        ...where,
+        message: `folio ${first.index}: ${message}`,
+        expected,
+        found,
+      })
+    }
+    this.#checkCoverage()
+  }
+
+  /** Each folio once, as the kernel restores it once. */
+  #claim(twice: number | undefined): void {
+    const pfns = this.#pfns.subarray(0, twice ?? this.#count)
+    const pointer = (index: number): PhysAddr => this.#addressOf(this.#records[index] as number)
+    const claimed = { rule: 'MEMFD_FOLIO', what: 'folio', restore: 'folio', pages: undefined } as const
+    this.#incoming.claim(this.#file.place, { ...claimed, pfns, pointer })
+  }
+
+  /** A folio can be restored once only; the second time its page has lost the mark. */
+  #reportTwice(twice: number): void {
+    const pfn = this.#pfns[twice] as number
+    const { subject } = this.#incoming
+    this.#report('MEMFD_FOLIO', this.#records[twice] as number, {
+      message: `folio ${twice} of the file is one that it has already`,
+      expected: 'a folio of its own',
+      found: `frame 0x${pfn.toString(16)}`,
+      log: [subject.address(pfn)],
+      ...(!subject.isSince(ERROR_SET_SINCE) && { outcome: 'corrupts' }),
+    })
+  }
+
+  /** shmem_add_to_page_cache() finds the place taken. */
+  #checkIndexes(): boolean {
+    const order = ascending(this.#starts, this.#count)
+    for (let i = 1; i < this.#count; i++) {
+      const [a, b] = [order[i - 1] as number, order[i] as number]
+      if ((this.#starts[a] as number) + (this.#pages[a] as number) <= (this.#starts[b] as number)) continue
+      const later = Math.max(a, b)
+      const record = this.#records[later] as number
+      this.#report('MEMFD_INDEX', record, {
+        message: `folio ${later} stands where folio ${Math.min(a, b)} is`,
+        expected: 'a place of its own in the file',
+        found: `page ${this.#starts[later]}, ${this.#pages[later]} pages`,
+        log: [record, -ERRNO.EEXIST],
+      })
+      return true
+    }
+    return false
+  }
+
+  /** Every page of the file is in a folio: the old kernel fills holes before it preserves a file. */
+  #checkCoverage(): void {
+    const order = ascending(this.#starts, this.#count)
+    let next = 0
+    for (let i = 0; i < this.#count && (this.#starts[order[i] as number] as number) <= next; i++) {
+      const folio = order[i] as number
+      next = Math.max(next, (this.#starts[folio] as number) + (this.#pages[folio] as number))
+    }
+    if (next >= this.#pagesOfFile) return
+    const hasHoles = (this.#tallies[3] as Tally).count > 0
+    if (hasHoles) return
+    this.#incoming.report('MEMFD_COVERAGE', this.#file.place, {
+      pa: this.#file.sizeAt,
+      length: 8,
+      message: `page ${next} of the file has no folio, and is read as zeros`,
+      expected: `folios for ${this.#pagesOfFile} pages`,
+      found: `no folio at page ${next}`,
+    })
+  }
+}
+
+function tally(rule: string, message: string, expected: string): Tally {
+  return { rule, message, expected, count: 0, first: undefined }
+}
+
+/** Positions in ascending order of their values; as they are where they ascend already. */
+function ascending(values: Float64Array, count: number): Uint32Array {
+  const order = Uint32Array.from({ length: count }, (_, i) => i)
+  for (let i = 1; i < count; i++) {
+    if ((values[i - 1] as number) > (values[i] as number))
+      return order.sort((a, b) => (values[a] as number) - (values[b] as number) || a - b)
+  }
+  return order
+}
+
+/** Position of the first value that another one before it has. */
+function firstRepeated(values: Float64Array): number | undefined {
+  const sorted = values.slice().sort()
+  const repeated = new Set<number>()
+  for (let i = 1; i < sorted.length; i++) if (sorted[i] === sorted[i - 1]) repeated.add(sorted[i] as number)
+  if (repeated.size === 0) return undefined
+  const seen = new Set<number>()
+  const at = values.findIndex((value) => {
+    if (!repeated.has(value)) return false
+    if (seen.has(value)) return true
+    seen.add(value)
+    return false
+  })
+  return at < 0 ? undefined : at
+}

@@ -1,0 +1,148 @@
+/**
+ * vmalloc memory as kho_restore_vmalloc() rebuilds it (kernel/liveupdate/kexec_handover.c of Linux 6.19.11
+ * and 7.3.4): chunk by chunk, each address one group of pages, until the groups add up.
+ */
+import { khoVmalloc, vmallocChunkCapacity, vmallocFlags } from '../abi/kho-vmalloc.ts'
+import { fieldOf } from '../abi/layout.ts'
+import { hex, type PhysAddr, phys } from '../abi/memory.ts'
+import type { VmallocEdge } from '../abi/schema.ts'
+import { behind, type Place } from './faults.ts'
+import type { Incoming, Pointer } from './incoming.ts'
+import type { VmallocDescriptor } from './vmalloc.ts'
+
+/** The rebuilt area; undefined where the kernel refuses, or nobody can tell. */
+export interface IncomingArea {
+  /** First frame of each group. */
+  readonly groups: Float64Array
+  readonly groupBytes: number
+  readonly bytes: number
+}
+
+/** The kernel shifts a 32-bit 1, of which the processor looks at the low five bits of the distance. */
+const SHIFT_BITS = 32
+const KNOWN_FLAGS = vmallocFlags.ALLOC | vmallocFlags.HUGE_VMAP
+/** kvmalloc() gives no more at once, and there are 8 bytes for each page. */
+const MAX_PAGES = Math.floor(0x7fff_ffff / 8)
+
+export interface AreaOf {
+  readonly edge: VmallocEdge
+  readonly descriptor: VmallocDescriptor
+  /** Where the descriptor is stored. */
+  readonly pa: PhysAddr
+  /** The descriptor's own place. */
+  readonly place: Place
+  /** Rule of the pages of chunks and groups. */
+  readonly preserved: string
+}
+
+/** Walks the chunks. */
+export function readVmalloc(incoming: Incoming, area: AreaOf): IncomingArea | undefined {
+  const { descriptor, pa, place } = area
+  const { total_pages: total, order } = descriptor
+  reportFlags(incoming, area)
+  const perGroup =
+    order % SHIFT_BITS === SHIFT_BITS - 1 ? Number.POSITIVE_INFINITY : 2 ** (order % SHIFT_BITS)
+  const walked = total > MAX_PAGES ? { groups: [], ended: false } : walkChunks(incoming, area, perGroup)
+  if (walked === undefined) return undefined
+  const { groups, ended } = walked
+  if (!ended || groups.length * perGroup !== total || total === 0) {
+    const found = `${groups.length}${ended ? '' : ' or more'} groups of order ${order}`
+    const message =
+      total === 0 ? 'the area has no pages' : 'the chunks do not list as many pages as the descriptor says'
+    const expected = total === 0 ? 'at least one page' : `${total} pages`
+    incoming.report('KHO_VMALLOC_TOTAL', place, {
+      pa: fieldAt(incoming, pa, 'total_pages'),
+      length: 4,
+      message,
+      expected,
+      found,
+    })
+    return undefined
+  }
+  claimGroups(incoming, area, groups, perGroup)
+  if (order >= SHIFT_BITS) {
+    const message = `groups of order ${order} make the kernel map nothing, and read it`
+    const told = { message, expected: `below ${SHIFT_BITS}`, found: String(order) }
+    incoming.report('KHO_VMALLOC_ORDER', place, { pa: fieldAt(incoming, pa, 'order'), length: 2, ...told })
+    return undefined
+  }
+  const { pageSize } = incoming.subject.target
+  return {
+    groups: Float64Array.from(groups, ({ pfn }) => pfn),
+    groupBytes: perGroup * pageSize,
+    bytes: total * pageSize,
+  }
+}
+
+function fieldAt(incoming: Incoming, pa: bigint, field: string): PhysAddr {
+  return phys(pa + BigInt(fieldOf(khoVmalloc, field, incoming.subject.target).offset))
+}
+
+function reportFlags(incoming: Incoming, { descriptor: { flags }, pa, place }: AreaOf): void {
+  const isKnown = (flags & ~KNOWN_FLAGS) === 0
+  if (isKnown && (flags & vmallocFlags.ALLOC) !== 0) return
+  incoming.report('KHO_VMALLOC_FLAGS', place, {
+    pa: fieldAt(incoming, pa, 'flags'),
+    length: 2,
+    message: isKnown ? 'the area was not allocated by vmalloc()' : 'flags that no kernel knows',
+    expected: `${hex(vmallocFlags.ALLOC)} or ${hex(KNOWN_FLAGS)}`,
+    found: hex(flags),
+  })
+}
+
+interface Group {
+  readonly pfn: number
+  readonly pointer: PhysAddr
+}
+
+/** The groups that the chunks list, up to one more than there may be; undefined behind a chunk that cannot be read. */
+function walkChunks(
+  incoming: Incoming,
+  { edge, descriptor, pa: descriptorPa, place, preserved: rule }: AreaOf,
+  perGroup: number,
+): { readonly groups: readonly Group[]; readonly ended: boolean } | undefined {
+  const { subject } = incoming
+  const next = fieldOf(edge.chunk, 'hdr', subject.target).offset
+  const slots = fieldOf(edge.chunk, 'phys', subject.target).offset
+  const most = Math.floor(descriptor.total_pages / perGroup)
+  const groups: Group[] = []
+  const seen = new Set<number>()
+  let pointer: Pointer = { path: [...place.path, 'first'], pa: descriptorPa }
+  for (let pa = descriptor.first; pa !== 0n; ) {
+    const inside = behind(place, pointer, pa)
+    const pfn = subject.pfn(pa)
+    // A chunk is given back once its groups are taken; what it holds then cannot be restored a second time.
+    if (seen.has(pfn)) return { groups, ended: false }
+    seen.add(pfn)
+    incoming.claimUnit(inside, { rule, what: 'chunk', restore: 'pages', pages: 1 }, pa, pointer.pa)
+    const bytes = incoming.bytes(pa, subject.target.pageSize, inside)
+    if (!bytes) return undefined
+    const view = new DataView(bytes.buffer, bytes.byteOffset)
+    for (let slot = 0; slot < vmallocChunkCapacity(edge.chunk, subject.target); slot++) {
+      const group = view.getBigUint64(slots + 8 * slot, true)
+      if (group === 0n) break
+      if (groups.length >= most) return { groups, ended: false }
+      groups.push({ pfn: subject.pfn(group), pointer: phys(pa + BigInt(slots + 8 * slot)) })
+    }
+    const path = [...place.path, 'chunks', { index: seen.size - 1 }, 'next']
+    pointer = { path, pa: phys(pa + BigInt(next)) }
+    pa = view.getBigUint64(next, true)
+  }
+  return { groups, ended: true }
+}
+
+function claimGroups(
+  incoming: Incoming,
+  { place, descriptor, preserved: rule, pa }: AreaOf,
+  groups: readonly Group[],
+  pages: number,
+): void {
+  incoming.claim(behind(place, { path: [...place.path, 'first'], pa }, descriptor.first), {
+    rule,
+    what: 'group of pages',
+    restore: 'pages',
+    pages,
+    pfns: Float64Array.from(groups, ({ pfn }) => pfn),
+    pointer: (index) => (groups[index] as Group).pointer,
+  })
+}
