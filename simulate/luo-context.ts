@@ -6,7 +6,6 @@ import type { FormatArgument } from '../abi/console.ts'
 import { invariant } from '../abi/fault.ts'
 import { componentByName, releaseIndex, releases } from '../abi/registry.ts'
 import type { ArrayEdge, BlocksEdge, Edge, FdtNodeType, StructType } from '../abi/schema.ts'
-import type { Answer } from './answer.ts'
 import type { KhoApi, Pages } from './core.ts'
 import type { Store } from './stored.ts'
 
@@ -14,8 +13,6 @@ export interface LuoContext extends Store {
   readonly release: string
   readonly pages: Pages
   readonly kho: KhoApi
-  /** kho_finalize(), which the reboot path calls where the map is not live. */
-  readonly finalize: (() => Answer) | undefined
   /** Logs the line, or the message of the check, that has this id. */
   say(id: string, ...args: readonly FormatArgument[]): void
   /** WARN_ON() in a function of a source file; a text where the kernel's warning has one. */

@@ -80,9 +80,11 @@ export class Sessions {
     this.#incomingRecords = records
   }
 
-  /** Whether the previous kernel left sessions that were not looked at yet. */
-  get hasUnreadSessions(): boolean {
-    return this.#incomingRecords !== undefined && !this.#isDeserialized
+  /** Whether the previous kernel left sessions that are not finished yet. */
+  get hasIncoming(): boolean {
+    if (this.#isDeserialized || !this.#incomingRecords) return this.incoming.size > 0
+    for (const _record of this.#incomingRecords.records()) return true
+    return false
   }
 
   /** luo_session_create() by the 64 bytes of the caller. */

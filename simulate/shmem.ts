@@ -9,6 +9,7 @@
 import { MAX_FILE_SIZE, memoryOrders } from '../abi/machine.ts'
 import { memfdSeals } from '../abi/memfd.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
+import { fallocateFlags, S_IFREG } from '../abi/shmem.ts'
 import { type Answer, Failure, failed } from './answer.ts'
 import type { Pages } from './core.ts'
 import { FolioState, PageCache } from './page-cache.ts'
@@ -17,7 +18,6 @@ import type { Store } from './stored.ts'
 /** What the mount option `huge=` says about large folios. */
 export type Huge = 'never' | 'within_size' | 'always'
 
-export const S_IFREG = 0o100000
 const EXEC_BITS = 0o111
 const ALL_SEALS = Object.values(memfdSeals).reduce((all, seal) => all | seal, 0)
 const { SEAL, SHRINK, GROW, WRITE, FUTURE_WRITE, EXEC } = memfdSeals
@@ -29,10 +29,6 @@ export interface ShmemMount extends Store {
   /** memfd_add_seals(): the exec seal pulls in the others before pins are looked for. */
   readonly sealsExecFirst: boolean
 }
-
-/** FALLOC_FL_* */
-export const FALLOC_FL_KEEP_SIZE = 0x01
-export const FALLOC_FL_PUNCH_HOLE = 0x02
 
 /** How a folio is asked for: SGP_WRITE, SGP_CACHE, SGP_FALLOC. */
 type Purpose = 'write' | 'cache' | 'falloc'
@@ -100,7 +96,7 @@ export class ShmemInode {
   fallocate(mode: number, offset: bigint, length: bigint): Answer {
     if (this.frozen) return new Failure('EPERM')
     const end = offset + length
-    if ((mode & FALLOC_FL_PUNCH_HOLE) !== 0) {
+    if ((mode & fallocateFlags.PUNCH_HOLE) !== 0) {
       if (this.#isSealed(WRITE | FUTURE_WRITE)) return new Failure('EPERM')
       this.#truncate(offset, end)
       return
@@ -108,7 +104,7 @@ export class ShmemInode {
     if (this.#isSealed(GROW) && end > this.size) return new Failure('EPERM')
     const answer = this.#allocateRange(this.#indexOf(offset), this.#indexUp(end), end)
     if (failed(answer)) return answer
-    if ((mode & FALLOC_FL_KEEP_SIZE) === 0 && end > this.size) this.size = end
+    if ((mode & fallocateFlags.KEEP_SIZE) === 0 && end > this.size) this.size = end
   }
 
   /** generic_perform_write(): as much as can be written, or the error if nothing can. */

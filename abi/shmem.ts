@@ -1,0 +1,23 @@
+/**
+ * What userspace passes to the system calls on tmpfs files and memfds.
+ *
+ * Source: include/uapi/linux/memfd.h, falloc.h, stat.h.
+ */
+
+/** MFD_* of memfd_create(). */
+export const memfdCreateFlags = {
+  CLOEXEC: 0x01,
+  ALLOW_SEALING: 0x02,
+  HUGETLB: 0x04,
+  NOEXEC_SEAL: 0x08,
+  EXEC: 0x10,
+} as const
+
+/** FALLOC_FL_* of fallocate(). */
+export const fallocateFlags = { KEEP_SIZE: 0x01, PUNCH_HOLE: 0x02 } as const
+
+/** S_IFREG: the file is a regular one. */
+export const S_IFREG = 0o100000
+
+/** Bytes of a memfd's name: NAME_MAX without `memfd:`. */
+export const MFD_NAME_MAX_LEN = 249
