@@ -2,7 +2,7 @@
  * The root FDT: whether kho_populate() takes it, and what it does not look at.
  */
 import { EARLY_MEMREMAP_MAX } from '../abi/boot.ts'
-import { type Fault, formatPath } from '../abi/fault.ts'
+import { formatPath } from '../abi/fault.ts'
 import { FDT_ERR, fdtHeader } from '../abi/fdt.ts'
 import { layoutOf } from '../abi/layout.ts'
 import { hex, type PhysAddr, phys } from '../abi/memory.ts'
@@ -11,20 +11,7 @@ import { mapEdge } from './reading.ts'
 import { type Rule, refuses, silent, type Violation } from './rule.ts'
 import type { Subject } from './subject.ts'
 import { numberAt } from './tree.ts'
-
-/** A decoder's fault as a rule's violation. */
-export function violationOf(fault: Fault): Violation {
-  const { path, pa, length, message, expected, found, via } = fault
-  return {
-    path,
-    pa,
-    length,
-    message,
-    via,
-    ...(expected !== undefined && { expected }),
-    ...(found !== undefined && { found }),
-  }
-}
+import { violationOf } from './violations.ts'
 
 const ROOT_PATH = 'kho'
 const HEADER_SIZE = layoutOf(fdtHeader, { pageSize: 4096 }).size

@@ -8,8 +8,8 @@ import { hex, type PhysRange, phys } from '../abi/memory.ts'
 import { formatContract } from '../abi/registry.ts'
 import type { MapPage, PreservedMap } from './map.ts'
 import { note, type Rule, silent, type Violation } from './rule.ts'
-import { violationOf } from './rules-kho.ts'
 import type { Subject } from './subject.ts'
+import { violationOf } from './violations.ts'
 
 const MAP = 'kho.memory_map'
 

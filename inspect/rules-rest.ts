@@ -1,6 +1,6 @@
 /** What the decoder found and no other rule speaks of: memory that the image lacks, and everything else. */
 import { note, type Rule, silent } from './rule.ts'
-import { violationOf } from './rules-kho.ts'
+import { violationOf } from './violations.ts'
 
 export const restRules: readonly Rule[] = [
   silent({

@@ -8,9 +8,9 @@ import { scratchRules as placementOf } from '../abi/machine.ts'
 import { hex, type PhysRange, phys } from '../abi/memory.ts'
 import { KnownMemory } from './known-memory.ts'
 import { note, type Rule, refuses, silent, type Violation } from './rule.ts'
-import { violationOf } from './rules-kho.ts'
 import type { Subject } from './subject.ts'
 import { numberAt } from './tree.ts'
+import { violationOf } from './violations.ts'
 
 const area = {
   component: 'kho',
@@ -79,7 +79,7 @@ export const scratchRules: readonly Rule[] = [
       yield {
         ...atArea(subject, main),
         message: 'the scratch area for allocations of any kind has no memory',
-        expected: 'an area to allocate from',
+        expected: 'an area with memory',
         found: '0 bytes',
         ends: true,
       }
@@ -98,7 +98,7 @@ export const scratchRules: readonly Rule[] = [
         yield {
           ...atArea(subject, range),
           message: 'a scratch area has no memory',
-          expected: 'an area to allocate from',
+          expected: 'an area with memory',
           found: `${range.end - range.start} bytes`,
         }
       }

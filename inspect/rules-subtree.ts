@@ -12,10 +12,10 @@ import { compatiblesOf } from './component-fdt.ts'
 import { FDT_HEADER_SIZE, type Fdt, fdtTotalSize, hasFdtMagic, readFdt } from './fdt.ts'
 import { readLeading } from './read.ts'
 import { note, type Rule, refuses, type Stage, silent, type Violation } from './rule.ts'
-import { violationOf } from './rules-kho.ts'
 import type { Subject } from './subject.ts'
 import { decodeText } from './text.ts'
 import { child, itemsAt, type Node, numberAt } from './tree.ts'
+import { violationOf } from './violations.ts'
 
 /** When each subsystem comes to its blob. */
 const STAGE_OF: Readonly<Record<string, Stage>> = { memblock: 'reserve-mem', LUO: 'luo' }

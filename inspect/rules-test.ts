@@ -6,11 +6,9 @@ import { type PhysAddr, phys } from '../abi/memory.ts'
 import { componentByName } from '../abi/registry.ts'
 import type { ClaimGroup } from './claim.ts'
 import { type Rule, refuses, silent, type Violation } from './rule.ts'
-import { violationOf } from './rules-kho.ts'
-import { unmetViolations } from './rules-units.ts'
 import type { Subject } from './subject.ts'
-import { child, type RecordNode } from './tree.ts'
-import type { VmallocArray } from './vmalloc.ts'
+import { child } from './tree.ts'
+import { unmetViolations, violationOf } from './violations.ts'
 
 const { key: KEY } = componentByName('kho-test')
 const DATA = `${KEY}.data`
@@ -61,20 +59,21 @@ export const testRules: readonly Rule[] = [
 
 /** The chunks and pages of the array of folios, and the folios themselves. */
 export function* testClaims(subject: Subject): Generator<ClaimGroup> {
-  const record = child(child(subject.record(KEY), 'data'), 'folios_info') as RecordNode | undefined
-  const list = record?.bulk
-  if (!list) return
+  const stored = child(child(subject.record(KEY), 'data'), 'folios_info')
   const common = { rule: 'KHO_TEST_PRESERVED', path: `${DATA}.folios_info`, via: [] }
-  const pages = 2 ** list.descriptor.order
-  yield {
-    ...common,
-    what: 'a chunk',
-    restore: 'folio',
-    ...claimed(subject, list.chunks, record.pa),
-    pages: 1,
+  if (stored?.kind === 'value' && stored.value instanceof Uint8Array) {
+    const { buffer, byteOffset, length } = stored.value
+    const view = new DataView(buffer, byteOffset, length)
+    const words = Array.from({ length: Math.floor(length / 8) }, (_, i) => view.getBigUint64(i * 8, true))
+    yield* folioClaims(subject, words, (i) => phys(stored.pa + BigInt(i * 8)), common)
   }
-  yield { ...common, what: 'a page', restore: 'pages', ...claimed(subject, list.groups, record.pa), pages }
-  yield* folioClaims(subject, list, common)
+  if (stored?.kind !== 'record' || !stored.bulk) return
+  const { bulk, pa } = stored
+  const pages = 2 ** bulk.descriptor.order
+  yield { ...common, what: 'a chunk', restore: 'folio', ...claimed(subject, bulk.chunks, pa), pages: 1 }
+  yield { ...common, what: 'a page', restore: 'pages', ...claimed(subject, bulk.groups, pa), pages }
+  const words = Array.from(bulk.values(), ({ value }) => BigInt(value as bigint))
+  yield* folioClaims(subject, words, (i) => bulk.addressOf(i), common)
 }
 
 type Claimed = Pick<ClaimGroup, 'pfns' | 'pointer'>
@@ -84,23 +83,21 @@ function claimed({ target }: Subject, addresses: Iterable<bigint>, pointer: Phys
   return { pfns, pointer: () => pointer }
 }
 
-/** One group of folios for each order, as an element holds address and order. */
+/** One group of folios for each order, as a word holds address and order. */
 function* folioClaims(
   { target }: Subject,
-  list: VmallocArray,
+  words: readonly bigint[],
+  pointer: (index: number) => PhysAddr,
   common: Pick<ClaimGroup, 'rule' | 'path' | 'via'>,
 ): Generator<ClaimGroup> {
   const byOrder = new Map<number, { pfns: number[]; indexes: number[] }>()
   const mask = BigInt(target.pageSize - 1)
-  let index = 0
-  for (const { value } of list.values()) {
-    const word = BigInt(value as bigint)
+  for (const [index, word] of words.entries()) {
     const order = Number(word & mask)
     const group = byOrder.get(order) ?? { pfns: [], indexes: [] }
     byOrder.set(order, group)
     group.pfns.push(Number(word / BigInt(target.pageSize)))
     group.indexes.push(index)
-    index += 1
   }
   for (const [order, { pfns, indexes }] of byOrder) {
     yield {
@@ -109,7 +106,7 @@ function* folioClaims(
       restore: 'folio',
       pfns: Float64Array.from(pfns),
       pages: 2 ** order,
-      pointer: (i) => phys(list.addressOf(indexes[i] as number)),
+      pointer: (i) => pointer(indexes[i] as number),
     }
   }
 }

@@ -11,7 +11,7 @@ import type { UnitRun } from './map.ts'
 import { note, type Rule, silent, type Violation } from './rule.ts'
 import { unknownSubtrees } from './rules-subtree.ts'
 import type { Subject } from './subject.ts'
-import { type Unmet, unmet } from './unmet.ts'
+import { unmetViolations } from './violations.ts'
 
 const unit = {
   component: 'kho',
@@ -238,28 +238,6 @@ const INT_BITS = 31
 /** Whether the blob is a test module's, which reads it once and notices what is wrong. */
 function isTestOnly(path: string): boolean {
   return components.some(({ testOnly, subtree }) => testOnly && isWithin(path, `subtrees[${subtree}]`))
-}
-
-/** Violations for the claims of a rule that the map does not meet. */
-export function* unmetViolations(subject: Subject, rule: string): Generator<Violation> {
-  for (const { group, index, pfn, problem, unit: holder } of unmet(subject, rule)) {
-    yield {
-      path: group.path,
-      pa: group.pointer(index),
-      length: 8,
-      via: group.via,
-      message: `${group.what} at ${hex(subject.address(pfn))} is ${PROBLEMS[problem]}`,
-      expected: group.pages === undefined ? 'the head of a unit' : `${group.pages} preserved pages`,
-      found: holder ? `a unit of order ${holder.order} at ${hex(subject.address(holder.pfn))}` : 'no unit',
-      step: group.step ?? 0,
-    }
-  }
-}
-
-const PROBLEMS: Readonly<Record<Unmet['problem'], string>> = {
-  missing: 'not preserved',
-  inside: 'inside of a larger unit',
-  order: 'preserved with another order',
 }
 
 /** The frames of a run in an area. */
