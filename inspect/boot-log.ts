@@ -1,10 +1,11 @@
 /** The lines that a booting kernel logs about a handover, in its order and without time stamps. */
 import type { Check } from '../abi/check.ts'
-import { consoleLine, type FormatArgument, formatMessage, messagePrefix } from '../abi/console.ts'
+import { checkOf, consoleLine, type FormatArgument, formatMessage, messagePrefix } from '../abi/console.ts'
 import { ERRNO, type Errno } from '../abi/errno.ts'
 import { formatPath } from '../abi/fault.ts'
 import { componentByName } from '../abi/registry.ts'
 import { isWithin } from './fault-pool.ts'
+import { incomingOf } from './incoming-all.ts'
 import type { FurtherLine, Stage } from './rule.ts'
 import type { Subject } from './subject.ts'
 import { decodeText } from './text.ts'
@@ -93,32 +94,11 @@ class BootLog {
 
   /** One line for each region that is asked for: of its refusal, or that it was revived. */
   #reserveMem(): void {
-    const { key } = componentByName('memblock')
-    const findings = this.#at('reserve-mem')
-    const record = this.#subject.record(key)
-    const regions = record ? itemsAt(record, 'reserve_mem') : []
-    const outside = findings.filter(
-      ({ path }) => !regions.some((item) => isWithin(path, regionPath(key, item))),
-    )
-    const wanted = this.#regionsWanted(regions)
-    for (const region of wanted) {
-      const path = regionPath(key, region)
-      const own = findings.filter((finding) => isWithin(finding.path, path))
-      const refused = [...own, ...outside].some(({ outcome }) => outcome === 'loses')
-      if (refused) for (const { log } of [...outside, ...own]) this.#lines.push(...log)
-      else this.#say('RESERVE_MEM_REVIVED', nameOf(region))
+    const { release } = this.#subject
+    for (const { kind, id, values } of incomingOf(this.#subject).regionLines) {
+      if (kind === 'line') this.#say(id, ...values)
+      else this.#lines.push(...linesOf(checkOf(id, release), values, [], release))
     }
-    if (wanted.length === 0) for (const { log } of outside) this.#lines.push(...log)
-  }
-
-  /** The regions of the image that the command line asks for, in its order; all where it is not known. */
-  #regionsWanted(regions: readonly Node[]): readonly Node[] {
-    const { commandLine } = this.#subject
-    if (commandLine === undefined) return regions
-    const names = [...commandLine.matchAll(/(?:^|\s)reserve_mem=[^\s:]+:[^\s:]+:(\S+)/g)].map(
-      ([, name]) => name,
-    )
-    return names.flatMap((name) => regions.find((region) => nameOf(region) === name) ?? [])
   }
 
   #luo(): void {
@@ -147,14 +127,6 @@ class BootLog {
     if (refused || count === undefined || release === undefined) return
     if (this.#subject.speaks('kexec-metadata') !== undefined) this.#say('METADATA_FOUND', release, count)
   }
-}
-
-function regionPath(key: string, region: Node): string {
-  return formatPath([key, 'reserve_mem', region.segment])
-}
-
-function nameOf(region: Node): string {
-  return textAt(region as RecordNode, 'name') ?? ''
 }
 
 function textAt(record: RecordNode | undefined, key: string): string | undefined {
