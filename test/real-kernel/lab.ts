@@ -45,6 +45,7 @@ export interface Booted {
   readonly retrieve: Expectation
   readonly commandLine?: string
   readonly memoryMiB?: number
+  readonly timeout?: number
 }
 
 /** Boots Linux 7.3 for arm64 on an image; that it cannot be run at all is a failure of the test. */
@@ -53,7 +54,7 @@ export async function boot(run: Booted): Promise<RunReport> {
     ...run,
     kernel: kernelFile('7.3', 'arm64'),
     initrd: guestFile('arm64'),
-    timeout: RUN_SECONDS,
+    timeout: run.timeout ?? RUN_SECONDS,
   })
   if ('problem' in report) throw new Error(report.problem)
   return report

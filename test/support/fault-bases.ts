@@ -122,14 +122,20 @@ function conceptsOf({ release, pageSize }: Machine): readonly string[] {
   return ['multi-chunk-vmalloc', ...blocks]
 }
 
+/** One of everything that a release has, encoded. */
+export async function encodedBase(machine: Machine): Promise<Base> {
+  const { release, arch, pageSize } = machine
+  const options = { release: release.name, arch, pageSize, name: 'everything' }
+  return fixtureBase(await fixtureFrom(everything(machine), options), machine)
+}
+
 /** All right images, those of real kernels first. */
 export async function faultBases(): Promise<readonly Base[]> {
   const bases: Base[] = []
   for (const name of realImages) bases.push(await realBase(name))
   for (const machine of machines) {
     const { release, arch, pageSize } = machine
-    const options = { release: release.name, arch, pageSize, name: 'everything' }
-    bases.push(fixtureBase(await fixtureFrom(everything(machine), options), machine))
+    bases.push(await encodedBase(machine))
     for (const concept of conceptsOf(machine)) {
       bases.push(fixtureBase(await fixture(concept, { release: release.name, arch, pageSize }), machine))
     }
