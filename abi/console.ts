@@ -402,12 +402,20 @@ const testLines: readonly ConsoleLine[] = [
 const crashLines: readonly ConsoleLine[] = [
   { id: 'WARNING', by: 'printk()', level: 'warn', format: 'WARNING: %s at %s', since: 'linux-6.16' },
   {
-    id: 'OOPS',
+    id: 'OOPS_X86_64',
+    by: 'die()',
+    level: 'emerg',
+    format: 'BUG: unable to handle page fault for address: %s',
+    since: 'linux-6.16',
+  },
+  {
+    id: 'OOPS_ARM64',
     by: 'die()',
     level: 'emerg',
     format: 'Unable to handle kernel paging request at virtual address %s',
     since: 'linux-6.16',
   },
+  { id: 'BUG', by: 'die()', level: 'emerg', format: 'BUG: %s', since: 'linux-6.16' },
   {
     id: 'PANIC_IDLE',
     by: 'do_exit()',

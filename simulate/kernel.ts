@@ -25,6 +25,7 @@ import {
   DEFAULT_CONFIG,
   firmwareRange,
   type KernelOptions,
+  linearAddress,
 } from './machine.ts'
 import { SimulatedPages } from './pages.ts'
 import type { MachineRam } from './ram.ts'
@@ -55,11 +56,13 @@ export class Kernel implements KernelBase {
   readonly #early: EarlyMemory
   readonly #khoTest: KhoTest
   readonly #subsystems: readonly Subsystem[]
+  readonly #options: KernelOptions<Kernel>
   #state: KernelState = 'running'
   #isBooted = false
   #image: KexecImage | undefined
 
   private constructor(ram: MachineRam, arch: Architecture, options: KernelOptions<Kernel>) {
+    this.#options = options
     const spec = simulatedRelease(options.release)
     invariant(spec, `no release ${options.release}`)
     this.spec = spec
@@ -122,7 +125,11 @@ export class Kernel implements KernelBase {
 
   /** An oops kills who ran into it: the boot itself, later the process that made the call. */
   #die(oops: KernelOops): void {
-    this.say('OOPS', oops.message)
+    if (oops.pa === undefined) this.say('BUG', oops.message)
+    else {
+      const address = linearAddress(this.arch, this.ram, oops.pa).toString(16)
+      this.say(`OOPS_${this.arch.toUpperCase()}`, address)
+    }
     if (this.#isBooted) this.say('PANIC_INIT', '0000000b')
     else this.say('PANIC_IDLE')
   }
@@ -153,14 +160,14 @@ export class Kernel implements KernelBase {
     })
   }
 
-  /** Reboots into another release, with the same command line and configuration if not told otherwise. */
+  /** Reboots into a kernel with the same options, as far as no others are given. */
   kexec(options: Partial<KernelOptions<Kernel>> = {}): Answer<Kernel> {
     const handover = this.reboot()
     if (handover === undefined) return new Failure('EIO')
     if (failed(handover)) return handover
-    const { release, cmdline, config, version } = this
-    const same = options.release === undefined || options.release === release ? { version } : {}
-    return Kernel.takeOver(handover, { release, cmdline, config, ...same, ...options })
+    const { version, ...rest } = this.#options
+    const same = version !== undefined && (options.release ?? this.release) === this.release
+    return Kernel.takeOver(handover, { ...rest, ...(same ? { version } : {}), ...options })
   }
 
   #boot(handover: Handover | undefined): this {

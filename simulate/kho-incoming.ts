@@ -36,7 +36,6 @@ export type KhoData = Infer<typeof khoData>
 const SECTION_BITS = 27n
 /** KHO_SCRATCH_EXT_BLKSHIFT */
 const EXTENSION_BITS = 30n
-const SOURCE = 'kexec_handover.c'
 
 export class KhoIncoming {
   readonly #kernel: KernelBase
@@ -170,11 +169,12 @@ export class KhoIncoming {
   /** page->private is written: without a struct page that is a wild pointer. */
   #checkStructPage(frame: number): void {
     const { ram, target } = this.#kernel
-    const section = (BigInt(frame) * BigInt(target.pageSize)) >> SECTION_BITS
+    const size = BigInt(target.pageSize)
+    const section = (BigInt(frame) * size) >> SECTION_BITS
     const start = section << SECTION_BITS
     const end = start + (1n << SECTION_BITS)
     if (ram.ranges.some((range) => range.start < end && start < range.end)) return
-    throw new KernelOops(`no struct page for frame 0x${frame.toString(16)}`)
+    throw new KernelOops(`no struct page for frame 0x${frame.toString(16)}`, phys(BigInt(frame) * size))
   }
 
   /** kho_restore_page() */
@@ -185,7 +185,7 @@ export class KhoIncoming {
     const found = pages.preservedOrder(pa)
     const order = checksMagic ? found : (found ?? 0)
     if (order === undefined || (limitsOrder && order > pages.maxOrder)) {
-      if (checksMagic) log.warnOnce(SOURCE, 'kho_restore_page')
+      if (checksMagic) log.warnOnce(spec.source, 'kho_restore_page')
       return undefined
     }
     pages.adopt(pa, order, as)

@@ -16,8 +16,6 @@ import { KhoVmalloc } from './kho-vmalloc.ts'
 import { reserveScratch, type ScratchArea, type ScratchSizes, scratchArrayBytes } from './scratch.ts'
 import { splitFrames } from './units.ts'
 
-const SOURCE = 'kexec_handover.c'
-
 export class Kho implements KhoApi {
   readonly incoming: KhoIncoming
   readonly outgoing: KhoOutgoing
@@ -126,7 +124,7 @@ export class Kho implements KhoApi {
     if (this.outgoing.isLocked) return new Failure('EBUSY')
     if (!config.debug || !spec.traits.checksScratch) return undefined
     if (!this.overlapsScratch(pa, nrPages * target.pageSize)) return undefined
-    log.warn(SOURCE, function_)
+    log.warn(spec.source, function_)
     return new Failure('EINVAL')
   }
 
@@ -149,7 +147,7 @@ export class Kho implements KhoApi {
   #forget(frame: number, order: number): void {
     if (this.outgoing.unpreserve(frame, order)) return
     if (!this.#kernel.spec.traits.warnsOfUnknown) throw new KernelOops('__kho_unpreserve() never ends')
-    this.#kernel.log.warn(SOURCE, 'kho_unpreserve')
+    this.#kernel.log.warn(this.#kernel.spec.source, 'kho_unpreserve')
   }
 
   restoreFolio(pa: PhysAddr): PhysAddr | undefined {
@@ -200,7 +198,7 @@ export class Kho implements KhoApi {
 
   restoreFree(pa: PhysAddr): void {
     const folio = this.restoreFolio(pa)
-    if (folio === undefined) this.#kernel.log.warn(SOURCE, 'kho_restore_free')
+    if (folio === undefined) this.#kernel.log.warn(this.#kernel.spec.source, 'kho_restore_free')
     else this.#kernel.pages.put(folio)
   }
 

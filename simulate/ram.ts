@@ -140,7 +140,7 @@ export class MachineRam implements Ram {
   }
 
   #check(pa: PhysAddr, length: number): void {
-    if (!this.contains(pa, length)) throw new KernelOops(`no RAM at ${hex(pa)}, ${length} bytes`)
+    if (!this.contains(pa, length)) throw new KernelOops(`no RAM at ${hex(pa)}`, pa)
   }
 
   #page(frame: number): Page | undefined {

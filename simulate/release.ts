@@ -80,6 +80,8 @@ export interface SimulatedRelease {
   readonly metadata: ComponentVersion | undefined
   readonly khoTest: ComponentVersion | undefined
   readonly hasLuo: boolean
+  /** Where KHO's source stands, as warnings name it. */
+  readonly source: string
 }
 
 /** The stable release that each one behaves as. */
@@ -117,6 +119,7 @@ export function simulatedRelease(name: string): SimulatedRelease | undefined {
     metadata: metadata === undefined ? undefined : versionById(metadata),
     khoTest: khoTest === undefined ? undefined : versionById(khoTest),
     hasLuo: luo !== undefined,
+    source: luo === undefined ? 'kernel/kexec_handover.c' : 'kernel/liveupdate/kexec_handover.c',
   }
 }
 
