@@ -66,7 +66,7 @@ export class SimulatedPages implements Pages {
     this.#budget = budget
     this.#lists = new FreeLists(this.maxOrder, budget.free)
     this.#free = budget.free.reduce((sum, { start, end }) => sum + end - start, 0)
-    this.#preserved = budget.preservedPages
+    this.#preserved += budget.preservedPages
   }
 
   /** Scratch memory that nobody needs becomes ordinary memory: free_reserved_area(). */
