@@ -2,14 +2,13 @@
 import type { Check } from '../abi/check.ts'
 import { checkOf, consoleLine, type FormatArgument, formatMessage, messagePrefix } from '../abi/console.ts'
 import { ERRNO, type Errno } from '../abi/errno.ts'
-import { formatPath } from '../abi/fault.ts'
-import { componentByName } from '../abi/registry.ts'
+import { type ComponentName, componentByName } from '../abi/registry.ts'
 import { isWithin } from './fault-pool.ts'
 import { incomingOf } from './incoming-all.ts'
 import type { FurtherLine, Stage } from './rule.ts'
 import type { Subject } from './subject.ts'
 import { decodeText } from './text.ts'
-import { child, itemsAt, type Node, numberAt, type RecordNode } from './tree.ts'
+import { child, numberAt, type RecordNode } from './tree.ts'
 import { type Finding, stagesOf } from './verdict.ts'
 
 /** The line of a check, its conversions filled in, and what other functions log on account of it. */
@@ -76,8 +75,10 @@ class BootLog {
     return this.#reached.filter((finding) => finding.stage === stage)
   }
 
-  #linesAt(stage: Stage): void {
-    for (const { log } of this.#at(stage)) this.#lines.push(...log)
+  /** The lines of the findings of a stage, or of one component's. */
+  #linesAt(stage: Stage, only?: ComponentName): void {
+    for (const { log, component } of this.#at(stage))
+      if (only === undefined || component === only) this.#lines.push(...log)
   }
 
   /** Whether the kernel gets no further than this stage. */
@@ -96,6 +97,7 @@ class BootLog {
   #reserveMem(): void {
     const { release } = this.#subject
     for (const { kind, id, values } of incomingOf(this.#subject).regionLines) {
+      if (id === 'MEMBLOCK_SUBTREE') this.#linesAt('reserve-mem', 'kho')
       if (kind === 'line') this.#say(id, ...values)
       else this.#lines.push(...linesOf(checkOf(id, release), values, [], release))
     }
@@ -104,14 +106,14 @@ class BootLog {
   #luo(): void {
     const findings = this.#at('luo')
     const luo = this.#subject.record(componentByName('luo').key)
-    const isEarly = ({ source, outcome }: Finding): boolean =>
-      outcome === 'panics' && source === 'luo_early_startup()'
-    const early = findings.filter(isEarly)
     const number = numberAt(luo, 'liveupdate_num')
-    for (const { log } of early) this.#lines.push(...log)
-    if (early.length === 0 && number !== undefined && this.#subject.speaks('luo') !== undefined)
+    const isRefused = findings.some(
+      ({ source, outcome }) => outcome === 'panics' && source === 'luo_early_startup()',
+    )
+    this.#linesAt('luo', 'kho')
+    if (!isRefused && number !== undefined && this.#subject.speaks('luo') !== undefined)
       this.#say('LUO_RETRIEVED', number)
-    for (const finding of findings) if (!early.includes(finding)) this.#lines.push(...finding.log)
+    for (const { component, log } of findings) if (component !== 'kho') this.#lines.push(...log)
     const panic = findings.find(({ outcome }) => outcome === 'panics')
     if (panic) this.#say('LUO_PANIC', -ERRNO[(panic.errno ?? 'EINVAL') as Errno])
   }
@@ -121,7 +123,7 @@ class BootLog {
     const record = this.#subject.record(key)
     const findings = this.#at('initcalls')
     this.#linesAt('initcalls')
-    const refused = findings.some(({ path, outcome }) => isWithin(path, key) && outcome !== 'takes-over')
+    const refused = findings.some(({ path, kind }) => isWithin(path, key) && kind === 'refuses')
     const count = numberAt(record, 'kexec_count')
     const release = textAt(record, 'previous_release')
     if (refused || count === undefined || release === undefined) return

@@ -173,6 +173,10 @@ export const unitRules: readonly Rule[] = [
           message: `the page at ${hex(subject.address(pfn))} is ${other.what} of ${other.path} and ${one.what} of ${one.path}`,
           expected: 'memory of its own',
           found: `${one.path} refers to it, too`,
+          ...([one, other].some(({ restore }) => restore === 'read') && {
+            outcome: 'takes-over',
+            severity: 'warning',
+          }),
           affects: [one.path],
           step: other.step ?? 0,
         }
