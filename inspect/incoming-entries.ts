@@ -3,6 +3,7 @@
  * (kernel/liveupdate/kho_block.c), arrays behind a header or a pointer by luo_session_deserialize() and
  * luo_file_deserialize() of Linux 6.19 to 7.1, which ask for no bound.
  */
+import { ERRNO, type Errno } from '../abi/errno.ts'
 import type { khoBlockHeader } from '../abi/kho-block.ts'
 import { blockCapacity } from '../abi/kho-block.ts'
 import { fieldOf, layoutOf } from '../abi/layout.ts'
@@ -43,6 +44,8 @@ export interface SetNames {
   /** Rule of the pages that hold the set. */
   readonly preserved: string
   readonly stage: Stage
+  /** The session whose files these are; named once more where they are refused. */
+  readonly session?: string
 }
 
 interface Block {
@@ -105,12 +108,18 @@ export function readBlocks(
       expected: '0x0 or the address of a further block',
       found: hex(last?.next ?? first),
       log: [],
+      ...lineFor(names, 'EINVAL'),
     })
     return { entries: [], end: 'refused', place }
   }
   const known = end === 'unknown' ? blocks.slice(0, -1) : blocks
   if (!checkBlocks(incoming, edge, known, place, names)) return { entries: [], end: 'refused', place }
   return entriesOf(incoming, edge, known, place, end)
+}
+
+/** What is logged of a session whose files are refused. */
+export function lineFor({ session }: Pick<SetNames, 'session'>, errno: Errno): Pick<Remark, 'further'> {
+  return session === undefined ? {} : { further: [['LUO_SESSION_FILES', session, -ERRNO[errno]]] }
 }
 
 function claimBlocks(
@@ -142,8 +151,9 @@ function checkBlocks(
   edge: BlocksEdge,
   blocks: readonly Block[],
   place: Place,
-  { at, stage }: SetNames,
+  names: SetNames,
 ): boolean {
+  const { at, stage } = names
   const { target } = incoming.subject
   const capacity = blockCapacity(edge, target)
   const offset = BigInt(fieldOf(edge.header, 'count', target).offset)
@@ -156,6 +166,7 @@ function checkBlocks(
         message,
         expected: `1 to ${capacity}`,
         log: [count],
+        ...lineFor(names, 'EINVAL'),
       })
       if (count === 0n && index > 0 && index === blocks.length - 1)
         incoming.report('KHO_BLOCK_EMPTY_TAIL', place, {
@@ -172,6 +183,7 @@ function checkBlocks(
         message,
         expected,
         found: `${blocks.length} blocks`,
+        ...lineFor(names, 'ENOSPC'),
       })
       return false
     }

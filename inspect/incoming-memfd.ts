@@ -160,7 +160,13 @@ class Retrieval {
       return
     }
     const pa = this.#at('folios')
-    const area = readVmalloc(this.#incoming, { edge, descriptor, pa, place, preserved: 'MEMFD_FOLIOS' })
+    const area = readVmalloc(this.#incoming, {
+      edge,
+      descriptor,
+      pa,
+      place,
+      preserved: { chunks: 'MEMFD_CHUNK', groups: 'MEMFD_FOLIOS' },
+    })
     if (!area) return
     const capacity = Math.floor(area.bytes / reader.elementSize)
     if (count > BigInt(capacity)) {

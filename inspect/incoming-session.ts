@@ -11,7 +11,14 @@ import { hex, type PhysAddr, phys } from '../abi/memory.ts'
 import type { ArrayEdge, BlocksEdge, StructType } from '../abi/schema.ts'
 import { type Place, within } from './faults.ts'
 import type { Incoming, Pointer } from './incoming.ts'
-import { type Entries, type Entry, readArray, readBlocks, type SetPointer } from './incoming-entries.ts'
+import {
+  type Entries,
+  type Entry,
+  lineFor,
+  readArray,
+  readBlocks,
+  type SetPointer,
+} from './incoming-entries.ts'
 import { type IncomingFile, retrieveMemfds } from './incoming-memfd.ts'
 import { beforeNul, decodeText } from './text.ts'
 
@@ -93,13 +100,13 @@ class Deserializer {
     const type = this.#edge.element.fields.file_set_ser
     if (type?.kind !== 'struct' || !session.file_set_ser) return true
     const base = addressOf(this.#incoming, this.#edge.element, 'file_set_ser', entry.pa)
-    return this.#readFiles(type, session.file_set_ser, base, place)
+    return this.#readFiles(type, session.file_set_ser, base, place, nameAsTaken(session.name))
   }
 
   /** luo_session_insert(): names as strscpy() leaves them, at most 63 bytes and a NUL. */
   #insert({ name }: SessionValue, entry: Entry, place: Place, pa: PhysAddr): boolean {
     const text = beforeNul(name).subarray(0, name.length - 1)
-    const shown = decodeText(text)
+    const shown = nameAsTaken(name)
     const where = { pa, length: name.length, found: JSON.stringify(shown) }
     const key = text.join()
     const before = this.#names.get(key)
@@ -136,6 +143,7 @@ class Deserializer {
     { files, count }: { readonly files: bigint; readonly count: bigint },
     base: PhysAddr,
     session: Place,
+    name: string,
   ): boolean {
     const { edge, pointer, countPa } = this.#fileSet(type, base, session)
     if (!edge) return true
@@ -146,11 +154,11 @@ class Deserializer {
     const list = within(session, edge.as)
     const found =
       edge.kind === 'blocks'
-        ? readBlocks(this.#incoming, edge, files, list, pointer, FILES)
+        ? readBlocks(this.#incoming, edge, files, list, pointer, { ...FILES, session: name })
         : readArray(this.#incoming, edge, files, count, list, pointer, FILES.preserved)
     if (found.end === 'refused') return false
     if (found.end === 'unknown') this.#known = false
-    const handled = this.#addFiles(edge, found)
+    const handled = this.#addFiles(edge, found, name)
     if (handled === undefined) return !this.#incoming.subject.isSince(ERRORS_KEPT_SINCE)
     if (found.overrun)
       this.#incoming.report('LUO_ARRAY_COUNT', found.place, { ...found.overrun, stage: 'open' })
@@ -158,7 +166,13 @@ class Deserializer {
       const message = 'the session counts other than its blocks'
       const told = { message, expected: `${count} files`, found: `${found.entries.length} files` }
       const log = [count, found.entries.length]
-      this.#incoming.report('LUO_FILE_COUNT', found.place, { pa: countPa, length: 8, ...told, log })
+      this.#incoming.report('LUO_FILE_COUNT', found.place, {
+        pa: countPa,
+        length: 8,
+        ...told,
+        log,
+        ...lineFor({ session: name }, 'EINVAL'),
+      })
       return false
     }
     this.#keepFiles(edge, files, found, handled)
@@ -215,7 +229,11 @@ class Deserializer {
   }
 
   /** luo_file_deserialize_one() for each; undefined where one has no handler. */
-  #addFiles(edge: ArrayEdge | BlocksEdge, { entries, place }: Entries): readonly IncomingFile[] | undefined {
+  #addFiles(
+    edge: ArrayEdge | BlocksEdge,
+    { entries, place }: Entries,
+    session: string,
+  ): readonly IncomingFile[] | undefined {
     const values = entries.map(({ bytes }) => this.#incoming.decode<FileValue>(edge.element, bytes))
     const keys = uniqueKeys(values.map(({ token }) => hex(token)))
     const tokens = new Map<bigint, number>()
@@ -224,7 +242,7 @@ class Deserializer {
       const key = keys[index]
       const at = within(place, key === undefined ? { index } : { index, key })
       const { pa } = entries[index] as Entry
-      if (!this.#hasHandler(value, edge.element, pa, at)) {
+      if (!this.#hasHandler(value, edge.element, pa, at, session)) {
         this.#reportRest(files.length, entries, place, keys)
         for (const file of files) this.#files.push(file)
         return undefined
@@ -250,7 +268,13 @@ class Deserializer {
     this.#incoming.report('LUO_TOKEN', place, { pa: at, length: 8, ...told })
   }
 
-  #hasHandler({ compatible }: FileValue, element: StructType, pa: PhysAddr, place: Place): boolean {
+  #hasHandler(
+    { compatible }: FileValue,
+    element: StructType,
+    pa: PhysAddr,
+    place: Place,
+    session: string,
+  ): boolean {
     const { subject } = this.#incoming
     const found = decodeText(compatible)
     if (subject.kernel.fileHandlers.includes(found) && compatible.includes(0)) return true
@@ -263,6 +287,7 @@ class Deserializer {
       expected: subject.kernel.fileHandlers.join(', ') || 'a handler',
       found,
       log: wholeText,
+      ...lineFor({ session }, 'ENOENT'),
       ...(isEmpty && !subject.isSince(ERRORS_KEPT_SINCE) && { outcome: 'takes-over' }),
     })
     return false
@@ -285,6 +310,11 @@ class Deserializer {
       this.#incoming.report('LUO_FILE_LEFT_OUT', at, { pa, length: bytes.length, message })
     }
   }
+}
+
+/** A name as strscpy() leaves it. */
+function nameAsTaken(name: Uint8Array): string {
+  return decodeText(name.subarray(0, name.length - 1))
 }
 
 function addressOf(incoming: Incoming, type: StructType, field: string, base: bigint): PhysAddr {

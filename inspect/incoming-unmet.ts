@@ -2,7 +2,7 @@
 import type { Outcome } from '../abi/check.ts'
 import { formatPath, type Path } from '../abi/fault.ts'
 import { hex, phys } from '../abi/memory.ts'
-import type { Rule, Violation } from './rule.ts'
+import type { Rule, Stage, Violation } from './rule.ts'
 import type { Subject } from './subject.ts'
 import { childrenOf, type Node } from './tree.ts'
 import { type Unmet, unmet } from './unmet.ts'
@@ -13,16 +13,20 @@ export interface OtherUnits {
   readonly inside: Outcome
   /** The head of a unit of another order. */
   readonly order: Outcome
+  /** When the kernel follows the pointer; where no memory is, it goes no further. Not told where it only looks up the page. */
+  readonly read?: Stage
 }
 
-/** It is read before it is given back: content is safe, the page is lost. */
-const READ_FIRST: OtherUnits = { inside: 'takes-over', order: 'takes-over' }
+/** Memory that is read before it is given back: content is safe, the page is lost. */
+export function readAt(read: Stage): OtherUnits {
+  return { inside: 'takes-over', order: 'takes-over', read }
+}
 
 /** Parts that a finding may harm are listed up to this number. */
 const AFFECTED = 1000
 
 /** The places at which a claim is not met, one for each group. */
-export function preserved(id: string, others: OtherUnits = READ_FIRST): Rule['check'] {
+export function preserved(id: string, others: OtherUnits): Rule['check'] {
   return function* (subject) {
     const groups = new Map<Unmet['group'], Unmet[]>()
     for (const found of unmet(subject, id)) {
@@ -55,11 +59,18 @@ function violationFor(
     expected: `a preserved unit at ${hex(address)}${pages}`,
     found,
     affects: partsBelow(subject, group.path),
-    ...(problem !== 'missing' && {
-      outcome: others[problem],
-      severity: others[problem] === 'takes-over' ? 'warning' : 'error',
-    }),
+    ...(problem === 'missing' ? whereNothingIs(subject, address, others) : otherUnit(others[problem])),
   }
+}
+
+function otherUnit(outcome: Outcome): Partial<Violation> {
+  return { outcome, severity: outcome === 'takes-over' ? 'warning' : 'error' }
+}
+
+/** A pointer to where no memory is kills whoever follows it. */
+function whereNothingIs({ known }: Subject, address: bigint, { read }: OtherUnits): Partial<Violation> {
+  if (read === undefined || known.mayHold(address)) return {}
+  return { outcome: 'corrupts', ends: true, stage: read }
 }
 
 const PROBLEMS: Readonly<Record<Unmet['problem'], string>> = {

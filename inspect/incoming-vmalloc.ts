@@ -31,8 +31,8 @@ export interface AreaOf {
   readonly pa: PhysAddr
   /** The descriptor's own place. */
   readonly place: Place
-  /** Rule of the pages of chunks and groups. */
-  readonly preserved: string
+  /** Rules of the pages of chunks and groups. */
+  readonly preserved: { readonly chunks: string; readonly groups: string }
 }
 
 /** Walks the chunks. */
@@ -98,7 +98,7 @@ interface Group {
 /** The groups that the chunks list, up to one more than there may be; undefined behind a chunk that cannot be read. */
 function walkChunks(
   incoming: Incoming,
-  { edge, descriptor, pa: descriptorPa, place, preserved: rule }: AreaOf,
+  { edge, descriptor, pa: descriptorPa, place, preserved: { chunks: rule } }: AreaOf,
   perGroup: number,
 ): { readonly groups: readonly Group[]; readonly ended: boolean } | undefined {
   const { subject } = incoming
@@ -133,7 +133,7 @@ function walkChunks(
 
 function claimGroups(
   incoming: Incoming,
-  { place, descriptor, preserved: rule, pa }: AreaOf,
+  { place, descriptor, preserved: { groups: rule }, pa }: AreaOf,
   groups: readonly Group[],
   pages: number,
 ): void {

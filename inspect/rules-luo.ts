@@ -6,10 +6,10 @@
 import type { FaultCode } from '../abi/fault.ts'
 import { isWithin } from './fault-pool.ts'
 import { met } from './incoming-all.ts'
-import { preserved } from './incoming-unmet.ts'
+import { preserved, readAt } from './incoming-unmet.ts'
 import { note, type Rule, refuses, silent } from './rule.ts'
-import { violationOf } from './rules-kho.ts'
 import { numberAt } from './tree.ts'
+import { violationOf } from './violations.ts'
 
 const luo = { component: 'luo', since: 'linux-6.19' } as const
 const blocks = { component: 'luo', since: 'linux-7.2' } as const
@@ -61,7 +61,7 @@ const rootRules: readonly Rule[] = [
     source: 'luo_early_startup()',
     outcome: 'corrupts',
     stage: 'luo',
-    check: preserved('LUO_SER_PRESERVED'),
+    check: preserved('LUO_SER_PRESERVED', readAt('luo')),
   }),
   silent({
     ...luo,
@@ -136,7 +136,7 @@ const blockRules: readonly Rule[] = [
     source: 'luo_session_deserialize()',
     outcome: 'corrupts',
     stage: 'open',
-    check: preserved('LUO_SESSIONS_PRESERVED'),
+    check: preserved('LUO_SESSIONS_PRESERVED', readAt('luo')),
   }),
   silent({
     ...luo,
@@ -145,7 +145,7 @@ const blockRules: readonly Rule[] = [
     source: 'luo_file_deserialize()',
     outcome: 'corrupts',
     stage: 'open',
-    check: preserved('LUO_FILES_PRESERVED'),
+    check: preserved('LUO_FILES_PRESERVED', readAt('open')),
   }),
   silent({
     ...blocks,
@@ -262,7 +262,7 @@ const flbRules: readonly Rule[] = [
     id: 'LUO_FLBS_PRESERVED',
     why: 'The array is read where it lies, whenever an FLB is looked up.',
     outcome: 'corrupts',
-    check: preserved('LUO_FLBS_PRESERVED'),
+    check: preserved('LUO_FLBS_PRESERVED', readAt('initcalls')),
   }),
   silent({
     ...flbs,

@@ -4,7 +4,7 @@
  * Sources: mm/memblock.c, kernel/liveupdate/kexec_handover.c of Linux 6.17.8 and 7.3.4.
  */
 import { met } from './incoming-all.ts'
-import { preserved } from './incoming-unmet.ts'
+import { preserved, readAt } from './incoming-unmet.ts'
 import { type Rule, refuses, silent } from './rule.ts'
 
 const region = {
@@ -37,14 +37,14 @@ export const memblockRules: readonly Rule[] = [
     severity: 'warning',
     why: 'The FDT is read before any memory outside of scratch is given out, and not again.',
     outcome: 'takes-over',
-    check: preserved('MEMBLOCK_PRESERVED'),
+    check: preserved('MEMBLOCK_PRESERVED', readAt('reserve-mem')),
   }),
   silent({
     ...region,
     id: 'RESERVE_MEM_PRESERVED',
     why: 'A region is entered into a table without asking whether its memory is reserved.',
     outcome: 'corrupts',
-    check: preserved('RESERVE_MEM_PRESERVED'),
+    check: preserved('RESERVE_MEM_PRESERVED', { inside: 'takes-over', order: 'takes-over' }),
   }),
   silent({
     ...region,
@@ -95,7 +95,7 @@ export const metadataRules: readonly Rule[] = [
     id: 'METADATA_PRESERVED',
     why: 'The metadata are read where they lie; memory that is not preserved may be in use by then.',
     outcome: 'corrupts',
-    check: preserved('METADATA_PRESERVED'),
+    check: preserved('METADATA_PRESERVED', readAt('initcalls')),
   }),
   ...['METADATA_VERSION', 'METADATA_SIZE'].map((id) =>
     refuses({ id, stage: 'initcalls', severity: 'warning', check: met(id) }),

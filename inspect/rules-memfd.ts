@@ -7,7 +7,7 @@
 import type { Outcome } from '../abi/check.ts'
 import type { Severity } from '../abi/fault.ts'
 import { met } from './incoming-all.ts'
-import { preserved } from './incoming-unmet.ts'
+import { preserved, readAt } from './incoming-unmet.ts'
 import { type Rule, refuses, silent, type Violation } from './rule.ts'
 import type { Subject } from './subject.ts'
 import { unmet } from './unmet.ts'
@@ -29,6 +29,12 @@ function* lostFolios(subject: Subject): Generator<Violation> {
     yield { ...violation, outcome: isSilent ? 'corrupts' : 'loses', log: [subject.address(pfn)] }
   }
   yield* told
+}
+
+/** Whether some preserved memory has lost its owner. */
+function hasOrphans({ map, claimed }: Subject): boolean {
+  for (const run of map?.allRuns() ?? []) if (claimed.unclaimedIn(run).pages > 0) return true
+  return false
 }
 
 /** What no kernel looks at, or takes as it is. */
@@ -88,13 +94,6 @@ const TAKEN: readonly (readonly [
     'error',
     'i_size_write()',
     'The size is taken as it is; the old kernel fills every hole before it preserves a file, so a page without a folio is lost.',
-  ],
-  [
-    'MEMFD_HOLE',
-    'corrupts',
-    'error',
-    'memfd_luo_retrieve_folios()',
-    'Frame 0 is passed over; the old kernel fills every hole before it preserves a file.',
   ],
   [
     'MEMFD_PAST_END',
@@ -172,17 +171,31 @@ export const memfdRules: readonly Rule[] = [
     why: 'The record is read where it lies; memory that is not preserved is in use by then.',
     source: 'memfd_luo_retrieve()',
     outcome: 'corrupts',
-    check: preserved('MEMFD_PRESERVED'),
+    check: preserved('MEMFD_PRESERVED', readAt('retrieve')),
   }),
   refuses({ id: 'MEMFD_SEALS', stage: 'retrieve', check: met('MEMFD_SEALS') }),
   ...vmallocRules,
   refuses({
     id: 'MEMFD_FOLIOS',
     stage: 'retrieve',
-    check: preserved('MEMFD_FOLIOS', { inside: 'loses', order: 'corrupts' }),
+    check: function* (subject) {
+      yield* preserved('MEMFD_CHUNK', { inside: 'loses', order: 'takes-over', read: 'retrieve' })(subject)
+      yield* preserved('MEMFD_FOLIOS', { inside: 'loses', order: 'corrupts' })(subject)
+    },
   }),
   refuses({ id: 'MEMFD_FOLIO', stage: 'retrieve', check: lostFolios }),
   refuses({ id: 'MEMFD_INDEX', stage: 'retrieve', check: met('MEMFD_INDEX') }),
+  silent({
+    ...memfd,
+    id: 'MEMFD_HOLE',
+    outcome: 'corrupts',
+    source: 'memfd_luo_retrieve_folios()',
+    why: 'Frame 0 is passed over; the old kernel fills every hole before it preserves a file, so there was a folio, unless all that is preserved has its owner.',
+    check: function* (subject) {
+      for (const violation of met('MEMFD_HOLE')(subject))
+        yield hasOrphans(subject) ? violation : { ...violation, outcome: 'takes-over', severity: 'note' }
+    },
+  }),
   ...TAKEN.map(([id, outcome, severity, source, why]) =>
     silent({ ...memfd, id, outcome, severity, source, why, check: met(id) }),
   ),

@@ -114,7 +114,8 @@ export function partOutcomes(handover: Handover, reached: readonly Finding[]): r
       [finding.path, ...finding.affects].some((place) => under.some((outer) => isWithin(place, outer))),
     )
     const outcomes = own.map(({ outcome }) => outcome)
-    if (isWithin(path, 'luo') && last && TERMINAL.includes(last.outcome)) outcomes.push(last.outcome)
+    if (isWithin(path, 'luo') && last && (last.ends || TERMINAL.includes(last.outcome)))
+      outcomes.push(last.outcome)
     return { part, outcome: worst(outcomes) }
   })
 }
