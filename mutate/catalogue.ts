@@ -5,11 +5,13 @@ import type { TargetKernel } from '../inspect/target-kernel.ts'
 import { holdsFor } from '../inspect/validate.ts'
 import { type Change, isUnfit } from './change.ts'
 import { khoFaults } from './faults-kho.ts'
+import { mapFaults } from './faults-map.ts'
+import { scratchFaults } from './faults-scratch.ts'
 import type { NamedFault } from './named-fault.ts'
 import { Random } from './random.ts'
 import type { Site } from './site.ts'
 
-export const faults: readonly NamedFault[] = [...khoFaults]
+export const faults: readonly NamedFault[] = [...khoFaults, ...scratchFaults, ...mapFaults]
 
 export function faultNamed(name: string): NamedFault | undefined {
   return faults.find((fault) => fault.name === name)

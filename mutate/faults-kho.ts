@@ -59,6 +59,7 @@ export const khoFaults: readonly NamedFault[] = [
     doc: 'Two nodes of the root FDT have the name of one subsystem; the kernel finds the first.',
     class: 'fdt',
     rule: 'KHO_FDT_DUPLICATE',
+    follows: ['KHO_UNIT_UNCLAIMED'],
     apply: (site) => {
       const fdt = site.fdt('kho')
       if (isUnfit(fdt)) return fdt

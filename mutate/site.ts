@@ -2,9 +2,11 @@
  * Where faults are made: a decoded handover with everything that a fault needs to find a place and to
  * say what is put there. A place that the handover does not have makes a fault unfit, never an error.
  */
-import { radixKey, radixShape } from '../abi/kho-map.ts'
-import { pageShift, type Target } from '../abi/layout.ts'
-import { hex, type PhysAddr, phys } from '../abi/memory.ts'
+import { khoserMemBitmapPtr, khoserMemChunkHdr, radixKey, radixShape } from '../abi/kho-map.ts'
+import { fieldOf, layoutOf, pageShift, type Target } from '../abi/layout.ts'
+import { hex, type PhysAddr, type PhysRange, phys } from '../abi/memory.ts'
+import type { ChunksEdge } from '../abi/schema.ts'
+import { scratchRanges } from '../inspect/boot-entry.ts'
 import type { Handover } from '../inspect/decode.ts'
 import type { MapPage, PreservedMap } from '../inspect/map.ts'
 import { readLeading } from '../inspect/read.ts'
@@ -12,12 +14,16 @@ import type { TargetKernel } from '../inspect/target-kernel.ts'
 import { child, childrenOf, type Node, type RecordNode, type ValueNode } from '../inspect/tree.ts'
 import type { Change, Unfit } from './change.ts'
 import { FdtSite } from './fdt-site.ts'
+import type { Patch } from './patch.ts'
 
 /** A unit of preserved memory: its head's address. */
 export interface PlacedUnit {
   readonly pa: bigint
   readonly order: number
 }
+
+/** Places at which free memory is looked for. */
+const GRAINS = 4096n
 
 export class Site {
   readonly handover: Handover
@@ -79,16 +85,41 @@ export class Site {
     return value === undefined ? noSuch(where) : this.set(node, change(value))
   }
 
-  /** Puts bytes anywhere that the image holds memory. */
-  write(pa: bigint, bytes: Uint8Array): Change {
-    const { state, until } = this.handover.memory.presence(phys(pa))
-    if (state === 'present' && until - pa >= BigInt(bytes.length)) return [{ pa: phys(pa), bytes }]
-    return { unfit: `the image does not hold ${bytes.length} bytes at ${hex(pa)}` }
+  /** Puts bytes anywhere; pages that the image does not hold appear. */
+  write(pa: bigint, bytes: Uint8Array): readonly Patch[] {
+    return [{ pa: phys(pa), bytes }]
   }
 
   /** Puts a little-endian word of 8 or 4 bytes somewhere. */
-  word(pa: bigint, value: bigint, size: 8 | 4 = 8): Change {
+  word(pa: bigint, value: bigint, size: 8 | 4 = 8): readonly Patch[] {
     return this.write(pa, littleEndian(value, size))
+  }
+
+  /**
+   * Pages between the first and the last byte of the image that it does not hold, that nothing preserves
+   * and that lie in no scratch area: free memory of the machine.
+   */
+  freePages(count: number): readonly bigint[] {
+    const { memory } = this.handover
+    const found: bigint[] = []
+    const end = memory.ranges.at(-1)?.end ?? 0n
+    const grain = (end / this.pageSize / GRAINS) * this.pageSize || this.pageSize
+    for (let pa: bigint = memory.ranges[0]?.start ?? 0n; pa < end && found.length < count; pa += grain) {
+      const page = pa - (pa % this.pageSize)
+      const isFree = memory.presence(phys(page)).state !== 'present' && !this.unitAt(page)
+      if (page > 0n && isFree && !this.#isScratch(page)) found.push(page)
+    }
+    return found
+  }
+
+  /** The scratch areas, where they are known. */
+  get scratch(): readonly PhysRange[] {
+    const list = child(this.handover.tree, 'scratch')
+    return list?.kind === 'list' ? scratchRanges(list) : []
+  }
+
+  #isScratch(pa: bigint): boolean {
+    return this.scratch.some(({ start, end }) => pa >= start && pa < end)
   }
 
   /** The 64-bit word at an address; undefined where the image holds none. */
@@ -136,9 +167,74 @@ export class Site {
     return unit ? this.#setBit(unit, false) : { unfit: 'nothing of this kind is preserved' }
   }
 
-  /** Puts a unit into the map, if one of its bitmaps has room for it. */
+  /** Puts a unit into the map, which grows where it has no bitmap for it. */
   preserve(unit: PlacedUnit): Change {
-    return this.#setBit(unit, true)
+    const { map } = this
+    if (!map || this.bitOf(unit)) return this.#setBit(unit, true)
+    if (map.edge.kind === 'radix') return this.setKey(radixKey(unit.pa, unit.order, this.target.pageSize))
+    return this.#addChunk(
+      map.edge,
+      map.pages.findLast(({ role }) => role === 'chunk'),
+      unit,
+    )
+  }
+
+  /** A further chunk with one bitmap, in which one bit is set. */
+  #addChunk(edge: ChunksEdge, last: MapPage | undefined, { pa, order }: PlacedUnit): Change {
+    const [chunk, bitmap] = this.freePages(2)
+    if (!last || chunk === undefined || bitmap === undefined) return { unfit: 'there is no free memory' }
+    const at = (field: keyof (typeof khoserMemChunkHdr)['fields']): bigint =>
+      chunk + BigInt(fieldOf(khoserMemChunkHdr, field, this.target).offset)
+    const entry = (field: keyof (typeof khoserMemBitmapPtr)['fields']): bigint =>
+      BigInt(fieldOf(khoserMemBitmapPtr, field, this.target).offset)
+    const first = chunk + BigInt(layoutOf(khoserMemChunkHdr, this.target).size)
+    const unitBytes = this.pageSize << BigInt(order)
+    const window = unitBytes * BigInt(layoutOf(edge.bitmap, this.target).size * 8)
+    const bit = Number((pa % window) / unitBytes)
+    return [
+      ...this.word(last.pa, chunk),
+      ...this.#zeros(chunk),
+      ...this.word(at('order'), BigInt(order), 4),
+      ...this.word(at('num_elms'), 1n, 4),
+      ...this.word(first + entry('phys_start'), pa - (pa % window)),
+      ...this.word(first + entry('bitmap'), bitmap),
+      ...this.#zeros(bitmap),
+      ...this.write(bitmap + BigInt(bit >>> 3), Uint8Array.of(1 << (bit & 7))),
+    ]
+  }
+
+  /** Sets a key of the radix tree, whether it means anything or not; its nodes are made where there are none. */
+  setKey(key: bigint): Change {
+    const { map } = this
+    if (map?.edge.kind !== 'radix') return { unfit: 'its map is no radix tree' }
+    const { depth, tableLog2, leafLog2 } = radixShape(map.edge, this.target)
+    const fresh = [...this.freePages(depth)]
+    const patches: Patch[] = []
+    let node: bigint = this.number('kho.memory_map') ?? 0n
+    let isFresh = false
+    for (let level = depth - 1; level > 0; level--) {
+      const index = (key >> BigInt(leafLog2 + (level - 1) * tableLog2)) % (1n << BigInt(tableLog2))
+      const entry = node + index * 8n
+      const next: bigint = isFresh ? 0n : (this.wordAt(entry) ?? 0n)
+      const page: bigint | undefined = next === 0n ? fresh.pop() : next
+      if (page === undefined) return { unfit: 'there is no free memory' }
+      if (next === 0n) patches.push(...this.word(entry, page), ...this.#zeros(page))
+      isFresh ||= next === 0n
+      node = page
+    }
+    const bit = key % (1n << BigInt(leafLog2))
+    const at = node + (bit >> 3n)
+    const old = isFresh ? 0 : (this.bytesAt(at, 1)?.[0] ?? 0)
+    return [...patches, ...this.write(at, Uint8Array.of(old | (1 << Number(bit & 7n))))]
+  }
+
+  #zeros(page: bigint): readonly Patch[] {
+    return this.write(page, new Uint8Array(this.target.pageSize))
+  }
+
+  /** Whether the map can take a unit that it does not hold yet. */
+  canPreserve(unit: PlacedUnit): boolean {
+    return !this.unitAt(unit.pa) && (this.map?.edge.kind === 'radix' || this.bitOf(unit) !== undefined)
   }
 
   /** Where the map has the bit of a unit, if one of its pages has room for it. */

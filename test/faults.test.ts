@@ -40,7 +40,8 @@ function tripped(fault: NamedFault, base: Base): readonly string[] {
   const change = applyFault(fault, new Site(base.handover, base.kernel), SEED)
   if (isUnfit(change)) throw new Error(change.unfit)
   const boot = editedBoot(bootOf(base), change)
-  const decode = { ...base.decode, boot }
+  const { scratchArray: _array, ...told } = base.decode
+  const decode = { ...told, boot }
   const memory = new PatchedView(base.memory, patchesOf(change))
   const handover = decodeHandover(memory, phys(boot.fdt_addr), decode)
   const known = ownFindings.get(base) as ReadonlySet<string>
