@@ -11,11 +11,19 @@ export function fillOf(seed: bigint, length: number): Uint8Array {
   })
 }
 
-/** The guest's sum of a file: FNV-1a of 64 bits, but for the last digit of the basis, which it lacks. */
+/**
+ * The guest's sum of a file: FNV-1a of 64 bits, but for the last digit of the basis, which it lacks. In two
+ * halves; the prime is 2^40 + 0x1b3.
+ */
 export function sumOf(bytes: Uint8Array): string {
-  let hash = 1_469_598_103_934_665_603n
-  for (const byte of bytes) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100_0000_01b3n)
-  return hash.toString(16).padStart(16, '0')
+  let [high, low] = [0x1465_0fb0, 0x739d_0383]
+  for (const byte of bytes) {
+    low = (low ^ byte) >>> 0
+    const product = low * 0x1b3
+    high = (Math.imul(high, 0x1b3) + Math.floor(product / 2 ** 32) + (low << 8)) >>> 0
+    low = product >>> 0
+  }
+  return [high, low].map((half) => half.toString(16).padStart(8, '0')).join('')
 }
 
 /** One captured image as a scenario: the machine of the lab and the guest's sessions (fixtures/real/README.md). */

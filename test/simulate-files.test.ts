@@ -1,0 +1,287 @@
+/** Files of sessions: preserved, unpreserved, retrieved, deserialized (wire format, 8.5 and 8.6). */
+import { describe, expect, test } from 'vitest'
+import { memfdSeals } from '../abi/memfd.ts'
+import { KernelModule } from '../simulate/kernel-module.ts'
+import { bootLive, census, errno, kexecLive, LUO_RELEASES, value } from './support/live.ts'
+import { fakeFile, recordingHandler } from './support/recording.ts'
+
+const ARRAYS = ['linux-6.19', 'kho-v2', 'linux-7.1'] as const
+const BLOCKS = ['linux-7.2', 'linux-7.3'] as const
+const KNOWS_PRESERVED = LUO_RELEASES.filter((release) => release !== 'linux-6.19')
+
+describe.each(LUO_RELEASES)('%s', (release) => {
+  test('PRESERVE_FD: token already in this session -EEXIST, before the file is looked at', () => {
+    const { user, session } = withSession(release)
+    value(user.preserveFd(session, value(user.memfdCreate('m')), 1n))
+    expect(errno(user.preserveFd(session, -1, 1n))).toBe('EEXIST')
+  })
+
+  test('PRESERVE_FD: fget -EBADF, O_PATH too', () => {
+    const { user, session } = withSession(release)
+    expect(errno(user.preserveFd(session, -1, 1n))).toBe('EBADF')
+    expect(errno(user.preserveFd(session, value(user.open('/tmp', { path: true })), 1n))).toBe('EBADF')
+  })
+
+  test('PRESERVE_FD: no handler -ENOENT', () => {
+    const { user, session, device } = withSession(release)
+    const linked = value(user.open('/tmp/file', { create: 0o600 }))
+    for (const fd of [value(user.open('/dev/null')), value(user.open('/tmp')), session, device(), linked]) {
+      expect(errno(user.preserveFd(session, fd, 1n))).toBe('ENOENT')
+    }
+    user.unlink('/tmp/file')
+    expect(errno(user.preserveFd(session, linked, 1n))).toBeUndefined()
+  })
+
+  test('PRESERVE_FD: what fails leaves no page and no reference behind', () => {
+    const machine = withSession(release, [recordingHandler([], { failsToPreserve: [7n] })])
+    const { user, session } = machine
+    const files = [fakeFile(user, 7n), value(user.open('/dev/null'))]
+    const before = census(machine)
+    for (const fd of [...files, -1]) user.preserveFd(session, fd, 1n)
+    expect(census(machine)).toEqual(before)
+    expect(files.map((fd) => user.files.find(fd)?.refs)).toEqual([1, 1])
+  })
+
+  test('success: LUO holds a file reference until unpreserve', () => {
+    const { user, session, kernel } = withSession(release)
+    const fd = value(user.memfdCreate('m'))
+    value(user.ftruncate(fd, 4096))
+    const file = user.files.find(fd)
+    value(user.preserveFd(session, fd, 1n))
+    expect(file?.refs).toBe(2)
+    user.close(fd)
+    expect(file?.refs).toBe(1)
+    const free = kernel.pages.census().free
+    user.close(session)
+    expect(file?.refs).toBe(0)
+    expect(kernel.pages.census().free).toBeGreaterThan(free)
+  })
+
+  test('tokens are unique per session only', () => {
+    const { user, session, device } = withSession(release)
+    const other = value(user.createSession(device(), 'other'))
+    expect(errno(user.preserveFd(session, value(user.memfdCreate('a')), 1n))).toBeUndefined()
+    expect(errno(user.preserveFd(other, value(user.memfdCreate('b')), 1n))).toBeUndefined()
+  })
+
+  test('memfd preserve freezes the mapping until unpreserve; data writes stay allowed', () => {
+    const { user, session } = withSession(release)
+    const fd = value(user.memfdCreate('m'))
+    value(user.ftruncate(fd, 10000))
+    value(user.preserveFd(session, fd, 1n))
+    expect(errno(user.ftruncate(fd, 10001))).toBe('EPERM')
+    expect(errno(user.ftruncate(fd, 9999))).toBe('EPERM')
+    expect(errno(user.ftruncate(fd, 10000))).toBeUndefined()
+    expect(errno(user.fallocate(fd, 0, 0, 1))).toBe('EPERM')
+    expect(errno(user.fallocate(fd, 3, 0, 1))).toBe('EPERM')
+    expect(errno(user.pwrite(fd, new Uint8Array(2), 9999))).toBe('EPERM')
+    expect(user.pwrite(fd, new Uint8Array(2), 9998)).toBe(2)
+    user.close(session)
+    expect(errno(user.ftruncate(fd, 20000))).toBeUndefined()
+  })
+
+  test('RETRIEVE_FD: unknown token or empty list -ENOENT', () => {
+    const old = withSession(release)
+    value(old.user.preserveFd(old.session, value(old.user.memfdCreate('m')), 1n))
+    value(old.user.createSession(old.device(), 'empty'))
+    const { user, device } = kexecLive(old)
+    const lu = device()
+    expect(errno(user.retrieveFd(value(user.retrieveSession(lu, 's')), 2n))).toBe('ENOENT')
+    expect(errno(user.retrieveFd(value(user.retrieveSession(lu, 'empty')), 1n))).toBe('ENOENT')
+  })
+
+  test('RETRIEVE_FD: any order; a repeat gives a new fd for the same file', () => {
+    const old = preserved(release, [1n, 2n, 3n])
+    const calls: string[] = []
+    const { user, device } = kexecLive(old, { handlers: [recordingHandler(calls)] })
+    const session = value(user.retrieveSession(device(), 's'))
+    const [third, first, again] = [3n, 1n, 3n].map((token) => value(user.retrieveFd(session, token)))
+    expect(calls).toEqual(['retrieve 3', 'retrieve 1'])
+    expect(again).not.toBe(third)
+    expect(user.files.find(again ?? -1)).toBe(user.files.find(third ?? -1))
+    expect(user.files.find(first ?? -1)).not.toBe(user.files.find(third ?? -1))
+  })
+
+  test('a failed retrieve is sticky and returns the same error for ever', () => {
+    const old = preserved(release, [1n])
+    const calls: string[] = []
+    const handlers = [recordingHandler(calls, { failsToRetrieve: [1n] })]
+    const { user, device } = kexecLive(old, { handlers })
+    const session = value(user.retrieveSession(device(), 's'))
+    expect([1, 2, 3].map(() => errno(user.retrieveFd(session, 1n)))).toEqual(['EIO', 'EIO', 'EIO'])
+    expect(calls).toEqual(['retrieve 1'])
+  })
+
+  test("finish of a file: LUO's reference goes, the user's stays", () => {
+    const old = preserved(release, [1n])
+    const { user, device } = kexecLive(old, { handlers: [recordingHandler([])] })
+    const session = value(user.retrieveSession(device(), 's'))
+    const fd = value(user.retrieveFd(session, 1n))
+    expect(user.files.find(fd)?.refs).toBe(2)
+    value(user.finish(session))
+    expect(user.files.find(fd)?.refs).toBe(1)
+  })
+
+  test('registration: required callbacks -EINVAL, the same string again -EEXIST', () => {
+    const { live, console } = bootLive(release)
+    const { ops } = recordingHandler([])
+    const { can_preserve: _left, ...incomplete } = ops
+    const register = live.luo?.registerFileHandler.bind(live.luo)
+    expect(errno(register?.({ compatible: 'x', ops: incomplete }))).toBe('EINVAL')
+    expect(errno(register?.({ compatible: 'x', ops }))).toBeUndefined()
+    expect(errno(register?.({ compatible: 'x', ops }))).toBe('EEXIST')
+    const said = "luo: File handler registration failed: Compatible string 'x' already registered."
+    expect(console().at(-1)).toBe(said)
+  })
+
+  test('registration without live update: -EOPNOTSUPP', () => {
+    const { live } = bootLive(release, { cmdline: 'kho=on' })
+    expect(errno(live.luo?.registerFileHandler(recordingHandler([])))).toBe('EOPNOTSUPP')
+  })
+})
+
+test.each(ARRAYS)('%s: capacity -ENOSPC at 128 files, before the file is looked at', (release) => {
+  const { user, session } = withSession(release)
+  for (let token = 0n; token < 128n; token++) {
+    value(user.preserveFd(session, value(user.memfdCreate('m')), token))
+  }
+  expect(errno(user.preserveFd(session, value(user.memfdCreate('m')), 128n))).toBe('ENOSPC')
+  expect(errno(user.preserveFd(session, -1, 128n))).toBe('ENOSPC')
+})
+
+test.each(BLOCKS)('%s: 130 files in one session, all of them retrieved', (release) => {
+  const old = withSession(release)
+  for (let token = 0n; token < 130n; token++) {
+    value(old.user.preserveFd(old.session, value(old.user.memfdCreate('m')), token))
+  }
+  const { user, device } = kexecLive(old)
+  const session = value(user.retrieveSession(device(), 's'))
+  for (let token = 0n; token < 130n; token++) value(user.retrieveFd(session, token))
+})
+
+test.each(KNOWS_PRESERVED)('%s: same object already preserved anywhere: -EBUSY, by inode', (release) => {
+  const { user, session, device } = withSession(release)
+  const other = value(user.createSession(device(), 'other'))
+  const fd = value(user.open('/tmp/file', { create: 0o600 }))
+  const second = value(user.open('/tmp/file'))
+  user.unlink('/tmp/file')
+  value(user.preserveFd(session, fd, 1n))
+  expect(errno(user.preserveFd(session, fd, 2n))).toBe('EBUSY')
+  expect(errno(user.preserveFd(other, second, 1n))).toBe('EBUSY')
+  user.close(session)
+  expect(errno(user.preserveFd(other, second, 1n))).toBeUndefined()
+})
+
+test.each(KNOWS_PRESERVED)('%s: retrieved and not yet finished: -EBUSY', (release) => {
+  const old = withSession(release)
+  value(old.user.preserveFd(old.session, value(old.user.memfdCreate('m')), 1n))
+  const { user, device } = kexecLive(old)
+  const lu = device()
+  const session = value(user.retrieveSession(lu, 's'))
+  const fd = value(user.retrieveFd(session, 1n))
+  const fresh = value(user.createSession(lu, 'new'))
+  expect(errno(user.preserveFd(fresh, fd, 1n))).toBe('EBUSY')
+  value(user.finish(session))
+  expect(errno(user.preserveFd(fresh, fd, 1n))).toBeUndefined()
+})
+
+test('linux-6.19: the same file twice is not detected; one unpreserve thaws it for both', () => {
+  const { user, session, device } = withSession('linux-6.19')
+  const other = value(user.createSession(device(), 'other'))
+  const fd = value(user.memfdCreate('m', 2))
+  value(user.ftruncate(fd, 4096))
+  value(user.preserveFd(session, fd, 1n))
+  value(user.preserveFd(other, fd, 1n))
+  user.close(session)
+  expect(errno(user.ftruncate(fd, 8192))).toBeUndefined()
+  expect(errno(user.addSeals(fd, memfdSeals.WRITE))).toBe('EBUSY')
+})
+
+test.each(KNOWS_PRESERVED)('%s: a module that goes away has no handler; files pin it', (release) => {
+  const owner = new KernelModule()
+  const machine = withSession(release, [{ ...recordingHandler([]), owner }])
+  const { user, session } = machine
+  value(user.preserveFd(session, fakeFile(user, 1n), 1n))
+  expect(owner.refs).toBe(1)
+  owner.live = false
+  expect(errno(user.preserveFd(session, fakeFile(user, 2n), 2n))).toBe('ENOENT')
+  user.close(session)
+  expect(owner.refs).toBe(0)
+})
+
+test('linux-6.19: registration pins the module, and is refused while there are sessions', () => {
+  const { live, device, user } = bootLive('linux-6.19')
+  const owner = new KernelModule()
+  const handler = { ...recordingHandler([]), owner }
+  value(live.luo?.registerFileHandler(handler))
+  expect(owner.refs).toBe(1)
+  owner.live = false
+  const late = { ...recordingHandler([], { compatible: 'late' }), owner }
+  expect(errno(live.luo?.registerFileHandler(late))).toBe('EAGAIN')
+  const session = value(user.createSession(device(), 's'))
+  expect(errno(live.luo?.registerFileHandler(recordingHandler([], { compatible: 'x' })))).toBe('EBUSY')
+  expect(errno(live.luo?.unregisterFileHandler(handler))).toBe('EBUSY')
+  user.close(session)
+  expect(errno(live.luo?.unregisterFileHandler(handler))).toBeUndefined()
+  expect(owner.refs).toBe(0)
+})
+
+test('linux-6.19: a handler that is missing leaves the rest of the session out, and no error is kept', () => {
+  const old = preserved('linux-6.19', [1n])
+  const { user, device, console } = kexecLive(old)
+  const lu = device()
+  expect(console().at(-1)).toBe("luo: No registered handler for compatible 'fake-v1'")
+  const session = value(user.retrieveSession(lu, 's'))
+  expect(errno(user.retrieveFd(session, 1n))).toBe('ENOENT')
+})
+
+test.each(KNOWS_PRESERVED)('%s: a handler that is missing: every open of the device -EIO', (release) => {
+  const old = preserved(release, [1n])
+  const { user, console } = kexecLive(old)
+  expect([1, 2].map(() => errno(user.open('/dev/liveupdate')))).toEqual(['EIO', 'EIO'])
+  expect(console().slice(-2)).toEqual([
+    "luo: No registered handler for compatible 'fake-v1'",
+    'luo: Failed to deserialize files for session [s] -2',
+  ])
+})
+
+describe.each(LUO_RELEASES)('%s: allocation failures', (release) => {
+  test('at each n-th page of a preserve nothing leaks, and the next try goes well', () => {
+    for (let n = 1; ; n++) {
+      const machine = withSession(release)
+      const { user, session, kernel } = machine
+      const fd = value(user.memfdCreate('m', 2))
+      value(user.ftruncate(fd, 4 * 4096))
+      value(user.pwrite(fd, new Uint8Array(4 * 4096).fill(1), 0))
+      const before = census(machine)
+      kernel.pages.failAt(n)
+      const answer = errno(user.preserveFd(session, fd, 1n))
+      if (answer === undefined) {
+        expect(n).toBeGreaterThan(4)
+        return
+      }
+      expect(answer).toBe('ENOMEM')
+      expect(census(machine)).toEqual(before)
+      expect(errno(user.ftruncate(fd, 5 * 4096))).toBeUndefined()
+      expect(errno(user.preserveFd(session, fd, 1n))).toBeUndefined()
+    }
+  })
+})
+
+/** A kernel with an empty session `s`. */
+function withSession(
+  release: (typeof LUO_RELEASES)[number],
+  handlers: readonly ReturnType<typeof recordingHandler>[] = [],
+) {
+  const machine = bootLive(release, { handlers })
+  return { ...machine, session: value(machine.user.createSession(machine.device(), 's')) }
+}
+
+/** A kernel with a session `s` and files of a driver of its own under these tokens. */
+function preserved(release: (typeof LUO_RELEASES)[number], tokens: readonly bigint[]) {
+  const machine = withSession(release, [recordingHandler([])])
+  for (const token of tokens) {
+    value(machine.user.preserveFd(machine.session, fakeFile(machine.user, token), token))
+  }
+  return machine
+}

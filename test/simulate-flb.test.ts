@@ -1,0 +1,256 @@
+/** FLBs: registration, references on both sides, and the order of their callbacks (wire format, 7.4 and 8.8). */
+import { describe, expect, test } from 'vitest'
+import { Failure } from '../simulate/answer.ts'
+import { KernelModule } from '../simulate/kernel-module.ts'
+import type { Flb } from '../simulate/luo-flb.ts'
+import { bootLive, errno, kexecLive, value } from './support/live.ts'
+import { fakeFile, recordingHandler } from './support/recording.ts'
+
+const RELEASES = ['kho-v2', 'linux-7.1', 'linux-7.2', 'linux-7.3'] as const
+const BEFORE_72 = ['kho-v2', 'linux-7.1'] as const
+const SINCE_72 = ['linux-7.2', 'linux-7.3'] as const
+type FlbRelease = (typeof RELEASES)[number]
+
+interface FlbTroubles {
+  readonly failsToPreserve?: boolean
+  readonly failsToRetrieve?: boolean
+  readonly owner?: KernelModule
+  readonly data?: bigint
+}
+
+function recordingFlb(calls: string[], compatible: string, troubles: FlbTroubles = {}): Flb {
+  const data = troubles.data ?? 0x1000n
+  return {
+    compatible,
+    ...(troubles.owner ? { owner: troubles.owner } : {}),
+    ops: {
+      preserve: (args) => {
+        calls.push(`${compatible} preserve`)
+        if (troubles.failsToPreserve) return new Failure('EIO')
+        args.data = data
+        args.obj = `live ${compatible}`
+      },
+      unpreserve: ({ data: handle }) => void calls.push(`${compatible} unpreserve ${handle}`),
+      retrieve: (args) => {
+        calls.push(`${compatible} retrieve ${args.data}`)
+        if (troubles.failsToRetrieve) return new Failure('EIO')
+        args.obj = `restored ${args.data}`
+      },
+      finish: ({ obj }) => void calls.push(`${compatible} finish ${obj}`),
+    },
+  }
+}
+
+function withFlbs(release: FlbRelease, calls: string[], flbs: readonly Flb[]) {
+  const handler = recordingHandler(calls)
+  const machine = bootLive(release, { handlers: [handler] })
+  for (const flb of flbs) value(machine.live.luo?.registerFlb(handler, flb))
+  const lu = machine.device()
+  return { ...machine, handler, session: value(machine.user.createSession(lu, 's')) }
+}
+
+/** The next kernel with the same handler and FLBs. */
+function nextWith(old: Parameters<typeof kexecLive>[0], calls: string[], flbs: readonly Flb[]) {
+  calls.length = 0
+  const handler = recordingHandler(calls)
+  const machine = kexecLive(old, { handlers: [handler] })
+  for (const flb of flbs) value(machine.live.luo?.registerFlb(handler, flb))
+  const session = value(machine.user.retrieveSession(machine.device(), 's'))
+  return { ...machine, session }
+}
+
+describe.each(RELEASES)('%s', (release) => {
+  test('outgoing: 0 -> preserve(), each further file +1, last release -> unpreserve(); before the handler', () => {
+    const calls: string[] = []
+    const { user, session } = withFlbs(release, calls, [recordingFlb(calls, 'a'), recordingFlb(calls, 'b')])
+    for (const token of [1n, 2n]) value(user.preserveFd(session, fakeFile(user, token), token))
+    expect(calls).toEqual(['a preserve', 'b preserve', 'preserve 1', 'preserve 2'])
+    calls.length = 0
+    user.close(session)
+    expect(calls).toEqual(['unpreserve 2', 'unpreserve 1', 'b unpreserve 4096', 'a unpreserve 4096'])
+  })
+
+  test('the first error undoes the earlier ones in reverse, and the file is not preserved', () => {
+    const calls: string[] = []
+    const flbs = [
+      recordingFlb(calls, 'a'),
+      recordingFlb(calls, 'b'),
+      recordingFlb(calls, 'c', { failsToPreserve: true }),
+      recordingFlb(calls, 'd'),
+    ]
+    const { user, session } = withFlbs(release, calls, flbs)
+    expect(errno(user.preserveFd(session, fakeFile(user, 1n), 1n))).toBe('EIO')
+    const undone = ['b unpreserve 4096', 'a unpreserve 4096']
+    expect(calls).toEqual(['a preserve', 'b preserve', 'c preserve', ...undone])
+  })
+
+  test('a handler that fails releases the FLBs', () => {
+    const calls: string[] = []
+    const handler = recordingHandler(calls, { failsToPreserve: [1n] })
+    const { live, user, device } = bootLive(release, { handlers: [handler] })
+    const flb = recordingFlb(calls, 'a')
+    value(live.luo?.registerFlb(handler, flb))
+    const session = value(user.createSession(device(), 's'))
+    expect(errno(user.preserveFd(session, fakeFile(user, 1n), 1n))).toBe('EIO')
+    expect(calls).toEqual(['a preserve', 'preserve 1', 'a unpreserve 4096'])
+    expect(live.luo?.flbs?.outgoingCount(flb)).toBe(0)
+  })
+
+  test('incoming: each finished file removes one reference, reaching 0 runs finish(), later -ENODATA', () => {
+    const calls: string[] = []
+    const flb = recordingFlb(calls, 'a', { data: 77n })
+    const old = withFlbs(release, [], [flb])
+    for (const token of [1n, 2n]) value(old.user.preserveFd(old.session, fakeFile(old.user, token), token))
+    const next = nextWith(old, calls, [flb])
+    const { luo } = next.live
+    expect(value(luo?.flbs?.getIncoming(flb))).toBe('restored 77')
+    expect(luo?.flbs?.incomingCount(flb)).toBe(3)
+    luo?.flbs?.putIncoming(flb)
+    value(next.user.finish(next.session))
+    expect(calls.filter((call) => call.startsWith('a '))).toEqual(['a retrieve 77', 'a finish restored 77'])
+    expect(errno(luo?.flbs?.getIncoming(flb))).toBe('ENODATA')
+  })
+
+  test('nobody retrieved it before the first file finishes: refcount underflow, and finish() never runs', () => {
+    const calls: string[] = []
+    const flb = recordingFlb(calls, 'a')
+    const old = withFlbs(release, [], [flb])
+    value(old.user.preserveFd(old.session, fakeFile(old.user, 1n), 1n))
+    const next = nextWith(old, calls, [flb])
+    value(next.user.finish(next.session))
+    expect(calls.filter((call) => call.startsWith('a '))).toEqual([])
+    expect(next.console()).toContain('refcount_t: underflow; use-after-free.')
+  })
+
+  test('lookup: no LUO data -ENODATA, not found -ENOENT, owner module gone -ENODEV', () => {
+    const flb = recordingFlb([], 'a')
+    const cold = withFlbs(release, [], [flb])
+    expect(errno(cold.live.luo?.flbs?.getIncoming(flb))).toBe('ENODATA')
+    const owner = new KernelModule()
+    const other = recordingFlb([], 'other', { owner })
+    value(cold.live.luo?.registerFlb(cold.handler, other))
+    value(cold.user.preserveFd(cold.session, fakeFile(cold.user, 1n), 1n))
+    const next = nextWith(cold, [], [recordingFlb([], 'third')])
+    expect(errno(next.live.luo?.flbs?.getIncoming(recordingFlb([], 'third')))).toBe('ENOENT')
+    owner.live = false
+    expect(errno(next.live.luo?.flbs?.getIncoming(other))).toBe('ENODEV')
+  })
+
+  test('register: on one handler twice -EEXIST, another with the same string -EEXIST, table full -ENOSPC', () => {
+    const { live, handler } = withFlbs(release, [], [])
+    const register = (flb: Flb) => errno(live.luo?.registerFlb(handler, flb))
+    const first = recordingFlb([], 'a')
+    expect(register(first)).toBeUndefined()
+    expect(register(first)).toBe('EEXIST')
+    expect(register(recordingFlb([], 'a'))).toBe('EEXIST')
+    for (let index = 1; index < 63; index++)
+      expect(register(recordingFlb([], `flb-${index}`))).toBeUndefined()
+    expect(register(recordingFlb([], 'one too many'))).toBe('ENOSPC')
+    live.luo?.flbs?.unregister(handler, first)
+    expect(register(recordingFlb([], 'one too many'))).toBeUndefined()
+  })
+
+  test('register: without a callback, or for a handler that is not registered: -EINVAL with a warning', () => {
+    const { live, handler, console } = withFlbs(release, [], [])
+    const { ops, compatible } = recordingFlb([], 'a')
+    const { finish: _left, ...incomplete } = ops
+    expect(errno(live.luo?.registerFlb(handler, { compatible, ops: incomplete }))).toBe('EINVAL')
+    const stranger = recordingHandler([], { compatible: 'x' })
+    expect(errno(live.luo?.registerFlb(stranger, { compatible, ops }))).toBe('EINVAL')
+    expect(console().filter((line) => line.startsWith('WARNING'))).toHaveLength(2)
+  })
+
+  test('unregister: of one that is not linked only a warning is logged', () => {
+    const { live, handler, console } = withFlbs(release, [], [])
+    live.luo?.flbs?.unregister(handler, recordingFlb([], 'a'))
+    const said = "luo: Failed to unregister FLB 'a': not found in file handler 'fake-v1'"
+    expect(console().at(-1)).toBe(said)
+  })
+
+  test('a module that goes away: -ENODEV for the first file', () => {
+    const owner = new KernelModule()
+    const { user, session } = withFlbs(release, [], [recordingFlb([], 'a', { owner })])
+    owner.live = false
+    expect(errno(user.preserveFd(session, fakeFile(user, 1n), 1n))).toBe('ENODEV')
+  })
+
+  test('only those with references are written, in the order of registration', () => {
+    const calls: string[] = []
+    const [a, b, c] = ['a', 'b', 'c'].map((name) => recordingFlb(calls, name)) as [Flb, Flb, Flb]
+    const old = withFlbs(release, [], [a])
+    const other = recordingHandler([], { compatible: 'other' })
+    value(old.live.luo?.registerFileHandler(other))
+    for (const flb of [b, c]) value(old.live.luo?.registerFlb(other, flb))
+    value(old.user.preserveFd(old.session, fakeFile(old.user, 1n, 'other'), 1n))
+    const next = kexecLive(old, { handlers: [recordingHandler([], { compatible: 'other' })] })
+    expect([a, b, c].map((flb) => errno(next.live.luo?.flbs?.getIncoming(flb)))).toEqual([
+      'ENOENT',
+      undefined,
+      undefined,
+    ])
+  })
+})
+
+test.each(SINCE_72)('%s: a failed retrieve() is sticky', (release) => {
+  const calls: string[] = []
+  const flb = recordingFlb(calls, 'a', { failsToRetrieve: true })
+  const old = withFlbs(release, [], [flb])
+  value(old.user.preserveFd(old.session, fakeFile(old.user, 1n), 1n))
+  const next = nextWith(old, calls, [flb])
+  expect([1, 2].map(() => errno(next.live.luo?.flbs?.getIncoming(flb)))).toEqual(['EIO', 'EIO'])
+  expect(calls).toEqual(['a retrieve 4096'])
+})
+
+test.each(BEFORE_72)('%s: a failed retrieve() is tried again', (release) => {
+  const calls: string[] = []
+  const flb = recordingFlb(calls, 'a', { failsToRetrieve: true })
+  const old = withFlbs(release, [], [flb])
+  value(old.user.preserveFd(old.session, fakeFile(old.user, 1n), 1n))
+  const next = nextWith(old, calls, [flb])
+  expect([1, 2].map(() => errno(next.live.luo?.flbs?.getIncoming(flb)))).toEqual(['EIO', 'EIO'])
+  expect(calls).toEqual(['a retrieve 4096', 'a retrieve 4096'])
+})
+
+test.each(SINCE_72)(
+  '%s: get_outgoing: -ENOENT if not preserved, else a reference that is serialized',
+  (release) => {
+    const flb = recordingFlb([], 'a')
+    const old = withFlbs(release, [], [flb])
+    const { luo } = old.live
+    expect(errno(luo?.flbs?.getOutgoing(flb))).toBe('ENOENT')
+    value(old.user.preserveFd(old.session, fakeFile(old.user, 1n), 1n))
+    expect(value(luo?.flbs?.getOutgoing(flb))).toBe('live a')
+    expect(luo?.flbs?.outgoingCount(flb)).toBe(2)
+    const next = nextWith(old, [], [flb])
+    value(next.live.luo?.flbs?.getIncoming(flb))
+    expect(next.live.luo?.flbs?.incomingCount(flb)).toBe(3)
+  },
+)
+
+test.each(SINCE_72)('%s: put_outgoing drops it; the last one unpreserves', (release) => {
+  const calls: string[] = []
+  const flb = recordingFlb(calls, 'a')
+  const { live, user, session } = withFlbs(release, calls, [flb])
+  value(user.preserveFd(session, fakeFile(user, 1n), 1n))
+  value(live.luo?.flbs?.getOutgoing(flb))
+  user.close(session)
+  expect(calls.at(-1)).toBe('unpreserve 1')
+  live.luo?.flbs?.putOutgoing(flb)
+  expect(calls.at(-1)).toBe('a unpreserve 4096')
+})
+
+test.each(BEFORE_72)('%s: get_outgoing takes no reference', (release) => {
+  const flb = recordingFlb([], 'a')
+  const { live, user, session } = withFlbs(release, [], [flb])
+  expect(live.luo?.flbs?.getOutgoing(flb)).toBeUndefined()
+  value(user.preserveFd(session, fakeFile(user, 1n), 1n))
+  expect(live.luo?.flbs?.getOutgoing(flb)).toBe('live a')
+  expect(live.luo?.flbs?.outgoingCount(flb)).toBe(1)
+})
+
+test('linux-6.19 has no FLBs', () => {
+  const handler = recordingHandler([])
+  const { live } = bootLive('linux-6.19', { handlers: [handler] })
+  expect(live.luo?.flbs).toBeUndefined()
+  expect(errno(live.luo?.registerFlb(handler, recordingFlb([], 'a')))).toBe('EOPNOTSUPP')
+})
