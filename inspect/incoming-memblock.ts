@@ -19,6 +19,7 @@ import {
   retrieveSubtree,
   subtreePlace,
 } from './incoming-subtree.ts'
+import { KernelFdt } from './kernel-fdt.ts'
 
 const COMPONENT = componentByName('memblock')
 const NAME = COMPONENT.subtree as string
@@ -43,8 +44,9 @@ export function readMemblock(incoming: Incoming): void {
     pointer.pa,
   )
   const found = blobFdt(incoming, blob)
-  if (!found) return
-  new Revival(incoming, found, version.root, blob).run(formatContract(version.contract))
+  if (!found && incoming.mayBePreserved(pa)) return
+  const read = found ?? { fdt: new KernelFdt(new Uint8Array(0), pa), base: pa }
+  new Revival(incoming, read, version.root, blob).run(formatContract(version.contract))
 }
 
 function reportBroken(incoming: Incoming): void {

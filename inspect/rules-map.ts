@@ -63,7 +63,7 @@ export const mapRules: readonly Rule[] = [
     check: function* (subject) {
       for (const fault of subject.faults.take(['MEMORY_HOLE', 'ADDRESS_OVERFLOW', 'ADDRESS_NULL'], MAP)) {
         const hop = fault.via.at(-1)
-        const isWild = !hop || !subject.known.mayHold(hop.target)
+        const isWild = !subject.known.mayHold(hop?.target ?? fault.pa)
         yield { ...violationOf(fault), pa: hop?.pa ?? fault.pa, length: 8, ...(isWild && { ends: true }) }
       }
     },

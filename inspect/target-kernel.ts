@@ -83,9 +83,9 @@ function parseVersions(text: string): ReleaseVersions | undefined {
   return versions.kho === undefined ? undefined : versions
 }
 
-/** A version by its id or its contract; of several under one contract the newest. */
+/** A version by its id, else by its contract; of several under one contract the newest. */
 function versionNamed(name: ComponentName, text: string): string | undefined {
-  return componentByName(name).versions.findLast(
-    ({ id, contract }) => id === text || formatContract(contract) === text,
-  )?.id
+  const { versions } = componentByName(name)
+  const named = versions.find(({ id }) => id === text)
+  return (named ?? versions.findLast(({ contract }) => formatContract(contract) === text))?.id
 }

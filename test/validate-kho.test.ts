@@ -1,0 +1,190 @@
+/**
+ * KHO's own part of a verdict: what a real kernel did with images whose root FDT, map of preserved memory
+ * or scratch array is wrong, and that nothing the decoder finds gets lost on the way to a finding.
+ */
+import { readFileSync } from 'node:fs'
+import { describe, expect, test } from 'vitest'
+import { OUTCOMES, type Outcome } from '../abi/check.ts'
+import { phys } from '../abi/memory.ts'
+import { releases } from '../abi/registry.ts'
+import { type DecodeOptions, decodeHandover, type Handover } from '../inspect/decode.ts'
+import { isWithin } from '../inspect/fault-pool.ts'
+import { kernelOfRelease, parseTargetKernel } from '../inspect/target-kernel.ts'
+import { ownKernel, validate, validateForAll } from '../inspect/validate.ts'
+import type { Verdict } from '../inspect/verdict.ts'
+import { decodeReal, expectedOf, openReal, ROOT, realImages } from './support/images.ts'
+import { PatchedMemory } from './support/patched.ts'
+import { applyChanges, type Recipe, readRecipes } from './support/recipes.ts'
+
+interface Measured {
+  readonly name: string
+  readonly patch: readonly (readonly [pa: string, bytes: string])[]
+  readonly console: readonly string[]
+  readonly kernel: {
+    readonly handover: boolean
+    readonly panic: string | null
+    readonly oops: boolean
+    readonly device_errno: number | null
+    readonly files: Readonly<Record<string, string>>
+    readonly regions: Readonly<Record<string, boolean>>
+    readonly done: boolean
+  }
+}
+
+const BASE = 'linux-7.3-arm64-4k-basic'
+const { cases }: { readonly cases: readonly Measured[] } = JSON.parse(
+  readFileSync(`${ROOT}fixtures/wrong/measured/linux-7.3-arm64-4k.json`, 'utf8'),
+)
+const boot = { fdt_addr: 0x40959000n, fdt_size: 4096n, scratch_addr: 0x5eff0000n, scratch_size: 48n }
+const image = await openReal(BASE)
+
+function judge({ patch }: Pick<Measured, 'patch'>): Verdict {
+  const memory = new PatchedMemory(image)
+  for (const [pa, bytes] of patch) memory.write(BigInt(pa), Buffer.from(bytes, 'hex'))
+  const handover = decodeHandover(memory, phys(boot.fdt_addr), { boot })
+  return validate(handover, { decode: { boot } })
+}
+
+/** What the kernel did, as an outcome. */
+function outcomeOf({ kernel, console }: Measured): Outcome {
+  const { handover, panic, oops, done, device_errno, files, regions } = kernel
+  if (!handover && done) return 'no-handover'
+  if (panic?.includes('incoming tree') || console.length === 0) return 'panics'
+  if (oops || !done || Object.values(files).includes('different')) return 'corrupts'
+  if (device_errno) return 'device-fails'
+  const isWhole = !Object.values(files).includes('lost') && !Object.values(regions).includes(false)
+  return isWhole ? 'takes-over' : 'loses'
+}
+
+/** Memory that was not kept, and that nobody happened to reuse before it was read. */
+const LUCKY =
+  /^(bit-clear|bit-array-as-order1|radix-(leaf-(free|self|zero)|top-free|top\d-zero)|root-map-free|root-(luo|metadata)-addr-free)/
+
+/** The kernel goes on without its own metadata, and nobody misses them. */
+const IGNORED = /^root-md-size/
+
+const isOfKho = ({ name }: Measured): boolean => /^(bit|root|radix|leaf\d?|scratch\d)-/.test(name)
+const KHO_LINE = /^(KHO: |Revived )/
+
+describe('what a real 7.3.4 did', () => {
+  test.each(cases.filter(isOfKho))('$name', (measured) => {
+    const { outcome, findings } = judge(measured)
+    const real = outcomeOf(measured)
+    expect(OUTCOMES.indexOf(outcome)).toBeGreaterThanOrEqual(OUTCOMES.indexOf(real))
+    if (!LUCKY.test(measured.name) && !IGNORED.test(measured.name)) expect(outcome).toBe(real)
+    if (real !== 'takes-over') expect(findings.filter(({ severity }) => severity !== 'note')).not.toEqual([])
+  })
+
+  test.each(cases.filter(({ name }) => /^(right$|root-|radix-top|leaf0|scratch[02])/.test(name)))(
+    'the lines of KHO for $name',
+    (measured) => {
+      const said = measured.console.filter((line) => KHO_LINE.test(line))
+      const expected = judge(measured).console.filter((line) => KHO_LINE.test(line))
+      if (LUCKY.test(measured.name)) expect(expected.slice(0, 3)).toEqual(said.slice(0, 3))
+      else expect([...new Set(expected)]).toEqual([...new Set(said)])
+    },
+  )
+})
+
+/** The record that holds a field: what is wrong with one may be said of the other. */
+const holderOf = (path: string): string => path.replace(/\.folios$/, '')
+
+describe('what the decoder finds', () => {
+  const recipes = readRecipes().flatMap(({ cause, file }) =>
+    file.recipes.flatMap((recipe) =>
+      recipe.bases.map((base) => ({ cause, base, title: recipe.title, recipe })),
+    ),
+  )
+  const bases = new Map<string, { handover: Handover; memory: PatchedMemory }>()
+
+  function decodeOptions(base: string, { scratch }: Recipe): DecodeOptions {
+    if (!scratch) return {}
+    const fdt_addr = BigInt(expectedOf(base).kho.fdt)
+    return {
+      boot: {
+        fdt_addr,
+        fdt_size: 4096n,
+        scratch_addr: BigInt(scratch.addr),
+        scratch_size: BigInt(scratch.size),
+      },
+    }
+  }
+
+  test.each(recipes)('$cause: $title, in $base', async ({ base, recipe }) => {
+    const memory = new PatchedMemory(await openReal(base))
+    const right = bases.get(base)?.handover ?? (await decodeReal(base))
+    bases.set(base, { handover: right, memory })
+    applyChanges(memory, right, recipe.patch)
+    const decode = decodeOptions(base, recipe)
+    const handover = decodeHandover(memory, phys(BigInt(expectedOf(base).kho.fdt)), decode)
+    const verdict = validate(handover, { decode, kernel: ownKernel(right) })
+    const told = verdict.findings.filter(({ severity }) => severity !== 'note')
+    const errors = handover.faults.filter(({ severity }) => severity === 'error')
+    const untold = errors.filter(
+      (fault) =>
+        !told.some(
+          ({ path, pa }) =>
+            pa === fault.pa || isWithin(path, holderOf(fault.path)) || isWithin(fault.path, path),
+        ),
+    )
+    if (verdict.outcome === 'no-handover') expect(told).not.toEqual([])
+    else expect(untold.map(({ code, path }) => `${code} ${path}`)).toEqual([])
+  })
+})
+
+describe('the kernel that judges', () => {
+  test.each(realImages)('%s is judged for the release that it is from', async (name) => {
+    const { release } = ownKernel(await decodeReal(name))
+    expect(name).toContain(release.name)
+  })
+
+  test('another string ends the matter, another form under the same string corrupts', async () => {
+    const outcomes = async (name: string) =>
+      Object.fromEntries(
+        validateForAll(await decodeReal(name)).map(({ kernel, outcome }) => [kernel.name, outcome]),
+      )
+    const none = Object.fromEntries(releases.map(({ name }) => [name, 'no-handover']))
+    expect(await outcomes('linux-7.3-x86_64-basic')).toEqual({
+      ...none,
+      'linux-7.2': 'takes-over',
+      'linux-7.3': 'takes-over',
+    })
+    expect(await outcomes('linux-6.17-x86_64-basic')).toMatchObject({
+      'linux-6.16': 'takes-over',
+      'linux-6.17': 'takes-over',
+      'linux-6.17.9': 'corrupts',
+      'linux-6.18': 'corrupts',
+      'linux-7.1': 'no-handover',
+    })
+  })
+
+  test('of an image that is not taken nothing else is judged', async () => {
+    const verdict = validate(await decodeReal('linux-7.1-x86_64-basic'), {
+      kernel: kernelOfRelease(releases.at(-1) as (typeof releases)[number]),
+    })
+    expect(verdict.findings.map(({ rule }) => rule)).toEqual(['KHO_COMPATIBLE'])
+    expect(new Set(verdict.parts.map(({ outcome }) => outcome))).toEqual(new Set(['no-handover']))
+    expect(verdict.console).toEqual([
+      "KHO: setup: handover FDT (0x491000) is incompatible with 'kho-v4': 1",
+      'KHO: disabling KHO revival',
+    ])
+  })
+
+  test.each([
+    ['linux-7.3', 'linux-7.3', 'memfd-v2'],
+    ['7.1.13', 'linux-7.1', 'memfd-v2'],
+    ['kho-v4,luo-v5,memfd-v2', 'linux-7.3', 'memfd-v2'],
+    ['kho-v1/bitmap-page,luo-v1,memfd-v1', 'linux-6.19', 'memfd-v1'],
+  ])('%s has the readers of %s', (text, release, handler) => {
+    const kernel = parseTargetKernel(text)
+    expect(kernel?.release.name).toBe(release)
+    expect(kernel?.fileHandlers).toEqual([handler])
+  })
+
+  test.each(['', 'linux-9.9', 'kho-v9', 'luo-v5', 'kho-v4,kho-v3', 'kho-v4;luo-v5'])(
+    "'%s' is no kernel",
+    (text) => {
+      expect(parseTargetKernel(text)).toBeUndefined()
+    },
+  )
+})
