@@ -133,16 +133,22 @@ function claimBlocks(
   const pfns = Float64Array.from(blocks, ({ pa }) => subject.pfn(pa))
   const pointer = (index: number): PhysAddr => (blocks[index] as Block).pointer
   incoming.claim(place, { rule, what: `blocks of ${edge.as}`, restore: 'folio', pages: 1, pfns, pointer })
-  for (const [index, { pa, pointer: from }] of blocks.entries()) {
-    if (pa % BigInt(subject.target.pageSize) === 0n) continue
-    incoming.report('KHO_BLOCK_ALIGNED', place, {
-      pa: from,
-      length: 8,
-      message: `block ${index} of ${edge.as} does not start at a page`,
-      expected: `a multiple of ${subject.target.pageSize}`,
-      found: hex(pa),
-    })
-  }
+  for (const { pa, pointer: from } of blocks) reportMisaligned(incoming, edge, pa, from, place)
+}
+
+/** What holds entries is read at whatever address is told. */
+function reportMisaligned(
+  incoming: Incoming,
+  edge: ArrayEdge | BlocksEdge,
+  pa: bigint,
+  from: PhysAddr,
+  place: Place,
+): void {
+  const { pageSize } = incoming.subject.target
+  if (pa % BigInt(pageSize) === 0n) return
+  const message = `what holds the ${edge.as} does not start at a page`
+  const details = { pa: from, length: 8, message, expected: `a multiple of ${pageSize}`, found: hex(pa) }
+  incoming.report('LUO_ADDRESS_ALIGNED', place, details)
 }
 
 /** The checks that are made of each block, in the chain's order. */
@@ -263,6 +269,7 @@ export function readArray(
     first,
     pointer.pa,
   )
+  reportMisaligned(incoming, edge, first, pointer.pa, place)
   const head = edge.header ? incoming.struct<Record<string, bigint>>(edge.header, first, place) : undefined
   if (edge.header && !head) return { entries: [], end: 'unknown', place }
   const count = head ? (head[edge.count] as bigint) : countBeside

@@ -33,7 +33,7 @@ export function readFlbs(
   const { edge, target, pointer } = set
   const list = within(luo, edge.as)
   incoming.advance()
-  if (target === 0n) {
+  if (target === 0n && incoming.subject.isSince('linux-7.2')) {
     const message = 'there is no page of FLBs; the old kernel always leaves one'
     incoming.report('LUO_FLBS_NULL', list, {
       pa: pointer.pa,
@@ -123,8 +123,13 @@ class FlbReader {
     const text = decodeText(name)
     const where = { pa: this.#at('name'), length: name.length, found: JSON.stringify(text) }
     if (!name.includes(0) || text === '') {
+      const isEmptySlot = this.#entry.bytes.every((byte) => byte === 0)
       const message = text === '' ? 'the FLB has no name' : 'the name has no end, and is never found'
-      this.#incoming.report('LUO_FLB_NAME', this.#place, { ...where, message, expected: 'a name and a NUL' })
+      const told = { ...where, message, expected: 'a name and a NUL' }
+      this.#incoming.report('LUO_FLB_NAME', this.#place, {
+        ...told,
+        ...(isEmptySlot && { outcome: 'takes-over', severity: 'warning' }),
+      })
       return false
     }
     const before = names.get(text)

@@ -57,6 +57,8 @@ export class FolioReader {
   #pages = new Float64Array(0)
   #records = new Float64Array(0)
   #count = 0
+  /** Records of zeros. */
+  readonly #empty: number[] = []
   #addressOf: (record: number) => PhysAddr = () => phys(0)
 
   constructor(incoming: Incoming, edge: VmallocEdge, file: MemfdOf) {
@@ -102,8 +104,9 @@ export class FolioReader {
       const offset = i * this.elementSize
       const pfn = pfnOf(view, offset)
       const index = indexOf(view, offset)
-      if (pfn === 0) this.#note(3, first + i, `frame 0 at page ${index}`)
-      else this.#add(first + i, pfn, index, flagsOf(view, offset))
+      if (pfn !== 0) this.#add(first + i, pfn, index, flagsOf(view, offset))
+      else if (index === 0 && flagsOf(view, offset) === 0) this.#empty.push(first + i)
+      else this.#note(3, first + i, `frame 0 at page ${index}`)
     }
   }
 
@@ -155,12 +158,28 @@ export class FolioReader {
     this.#incoming.report(rule, this.#file.place, { ...where, ...remark })
   }
 
+  /** Records of zeros: behind all others they are too many, among them they are holes. */
+  #sortEmpty(): void {
+    const last = this.#count === 0 ? -1 : (this.#records[this.#count - 1] as number)
+    const surplus = this.#empty.filter((record) => record > last)
+    for (const record of this.#empty) if (record < last) this.#note(3, record, 'a record of zeros')
+    const [first] = surplus
+    if (first === undefined) return
+    const message = `${surplus.length} records of zeros are counted`
+    this.#report('MEMFD_EMPTY_RECORD', first, {
+      message,
+      expected: `${first} records`,
+      found: `${first + surplus.length}`,
+    })
+  }
+
   /** Judges what was read: folios claimed, the kernel's own checks, then the file that comes of it. */
   finish(): void {
     const twice = firstRepeated(this.#pfns.subarray(0, this.#count))
     this.#claim(twice)
     if (twice !== undefined) this.#reportTwice(twice)
     if (twice !== undefined || this.#checkIndexes()) return
+    this.#sortEmpty()
     for (const { rule, message, expected, count, first } of this.#tallies) {
       if (!first) continue
       const others = count > 1 ? ` (and ${count - 1} more)` : ''

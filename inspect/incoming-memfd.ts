@@ -85,9 +85,11 @@ class Retrieval {
     this.#incoming.claimUnit(this.#place, claimed, data, pointer.pa)
     const record = this.#incoming.struct<MemfdValue>(this.#type, data, this.#place)
     if (!record) return
-    if (!this.#checkSeals(record)) return
-    this.#reportUnread(record)
-    this.#restore(record)
+    if (this.#checkSeals(record)) {
+      this.#reportUnread(record)
+      this.#restore(record)
+    }
+    this.#incoming.restore(this.#incoming.subject.pfn(data))
   }
 
   #at(field: string): PhysAddr {

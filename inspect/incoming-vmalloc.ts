@@ -2,7 +2,7 @@
  * vmalloc memory as kho_restore_vmalloc() rebuilds it (kernel/liveupdate/kexec_handover.c of Linux 6.19.11
  * and 7.3.4): chunk by chunk, each address one group of pages, until the groups add up.
  */
-import { khoVmalloc, vmallocChunkCapacity, vmallocFlags } from '../abi/kho-vmalloc.ts'
+import { khoVmalloc, vmallocFlags } from '../abi/kho-vmalloc.ts'
 import { fieldOf } from '../abi/layout.ts'
 import { hex, type PhysAddr, phys } from '../abi/memory.ts'
 import type { VmallocEdge } from '../abi/schema.ts'
@@ -42,9 +42,20 @@ export function readVmalloc(incoming: Incoming, area: AreaOf): IncomingArea | un
   reportFlags(incoming, area)
   const perGroup =
     order % SHIFT_BITS === SHIFT_BITS - 1 ? Number.POSITIVE_INFINITY : 2 ** (order % SHIFT_BITS)
-  const walked = total > MAX_PAGES ? { groups: [], ended: false } : walkChunks(incoming, area, perGroup)
+  const walked: Walked | undefined =
+    total > MAX_PAGES ? { groups: [], ended: false } : walkChunks(incoming, area, perGroup)
   if (walked === undefined) return undefined
-  const { groups, ended } = walked
+  const { groups, ended, takenAt } = walked
+  if (takenAt !== undefined) {
+    const message = 'a page of the area was taken back before, and has lost its mark'
+    incoming.report(area.preserved.groups, place, {
+      pa: takenAt,
+      length: 8,
+      message,
+      expected: 'pages of its own',
+    })
+    return undefined
+  }
   if (!ended || groups.length * perGroup !== total || total === 0) {
     const found = `${groups.length}${ended ? '' : ' or more'} groups of order ${order}`
     const message =
@@ -90,6 +101,14 @@ function reportFlags(incoming: Incoming, { descriptor: { flags }, pa, place }: A
   })
 }
 
+interface Walked {
+  readonly groups: readonly Group[]
+  /** The chain came to its end. */
+  readonly ended: boolean
+  /** Where a page is named that was taken back before. */
+  readonly takenAt?: PhysAddr
+}
+
 interface Group {
   readonly pfn: number
   readonly pointer: PhysAddr
@@ -100,35 +119,47 @@ function walkChunks(
   incoming: Incoming,
   { edge, descriptor, pa: descriptorPa, place, preserved: { chunks: rule } }: AreaOf,
   perGroup: number,
-): { readonly groups: readonly Group[]; readonly ended: boolean } | undefined {
+): Walked | undefined {
   const { subject } = incoming
   const next = fieldOf(edge.chunk, 'hdr', subject.target).offset
   const slots = fieldOf(edge.chunk, 'phys', subject.target).offset
   const most = Math.floor(descriptor.total_pages / perGroup)
   const groups: Group[] = []
-  const seen = new Set<number>()
+  let chunks = 0
   let pointer: Pointer = { path: [...place.path, 'first'], pa: descriptorPa }
   for (let pa = descriptor.first; pa !== 0n; ) {
     const inside = behind(place, pointer, pa)
     const pfn = subject.pfn(pa)
-    // A chunk is given back once its groups are taken; what it holds then cannot be restored a second time.
-    if (seen.has(pfn)) return { groups, ended: false }
-    seen.add(pfn)
-    incoming.claimUnit(inside, { rule, what: 'chunk', restore: 'pages', pages: 1 }, pa, pointer.pa)
-    const bytes = incoming.bytes(pa, subject.target.pageSize, inside)
+    const claimed = { rule, what: 'chunk', restore: 'pages', pages: 1 } as const
+    if (!incoming.isRestored(pfn)) incoming.claimUnit(inside, claimed, pa, pointer.pa)
+    const { pageSize } = subject.target
+    const bytes = incoming.bytes(pa, pageSize - Number(pa % BigInt(pageSize)), inside)
     if (!bytes) return undefined
     const view = new DataView(bytes.buffer, bytes.byteOffset)
-    for (let slot = 0; slot < vmallocChunkCapacity(edge.chunk, subject.target); slot++) {
-      const group = view.getBigUint64(slots + 8 * slot, true)
+    for (let at = slots; at + 8 <= bytes.length; at += 8) {
+      const group = view.getBigUint64(at, true)
       if (group === 0n) break
       if (groups.length >= most) return { groups, ended: false }
-      groups.push({ pfn: subject.pfn(group), pointer: phys(pa + BigInt(slots + 8 * slot)) })
+      if (!incoming.restore(subject.pfn(group)))
+        return { groups, ended: false, takenAt: phys(pa + BigInt(at)) }
+      if (group % BigInt(pageSize) !== 0n) reportMisaligned(incoming, inside, phys(pa + BigInt(at)), group)
+      groups.push({ pfn: subject.pfn(group), pointer: phys(pa + BigInt(at)) })
     }
-    const path = [...place.path, 'chunks', { index: seen.size - 1 }, 'next']
+    if (!incoming.restore(pfn)) return { groups, ended: false, takenAt: pointer.pa }
+    chunks += 1
+    if (chunks > most + 1) return { groups, ended: false }
+    const path = [...place.path, 'chunks', { index: chunks - 1 }, 'next']
     pointer = { path, pa: phys(pa + BigInt(next)) }
     pa = view.getBigUint64(next, true)
   }
   return { groups, ended: true }
+}
+
+/** kho_restore_pages() looks at the frame only. */
+function reportMisaligned(incoming: Incoming, place: Place, pa: PhysAddr, group: bigint): void {
+  const message = 'the address of a group is not that of a page; the kernel takes the page that holds it'
+  const expected = `a multiple of ${incoming.subject.target.pageSize}`
+  incoming.report('KHO_VMALLOC_ALIGNED', place, { pa, length: 8, message, expected, found: hex(group) })
 }
 
 function claimGroups(

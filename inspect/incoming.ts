@@ -45,6 +45,8 @@ export class Incoming {
   /** What the kernel says about the reserve_mem regions that it is asked for, one line each. */
   readonly regionLines: RegionLine[] = []
   readonly #violations = new Map<string, Violation[]>()
+  /** Pages of records, blocks and arrays that were taken back. */
+  readonly #restored = new Set<number>()
   #step = 0
 
   constructor(subject: Subject) {
@@ -87,9 +89,10 @@ export class Incoming {
   bytes(pa: bigint, length: number, place: Place): Uint8Array | undefined {
     const read = readBytes(this.subject.memory, phys(pa), length)
     if ('bytes' in read) return read.bytes
-    const { message, found } = read.unreadable
-    if (this.mayBePreserved(pa))
-      this.report('RECORD_NOT_IN_IMAGE', place, { pa: phys(pa), length, message, found })
+    const { message, found, pa: missing } = read.unreadable
+    if (!this.mayBePreserved(pa)) return undefined
+    const rule = this.mayBePreserved(missing) ? 'RECORD_NOT_IN_IMAGE' : 'RECORD_CUT'
+    this.report(rule, place, { pa: phys(pa), length, message, found })
     return undefined
   }
 
@@ -102,6 +105,17 @@ export class Incoming {
   /** The fields of a struct by the names of its declaration. */
   decode<T>(type: StructType, bytes: Uint8Array): T {
     return decodeStruct(type, bytes, this.subject.target) as unknown as T
+  }
+
+  /** Takes a page back; false where it has lost its mark, because something else took it before. */
+  restore(pfn: number): boolean {
+    if (this.#restored.has(pfn)) return false
+    this.#restored.add(pfn)
+    return true
+  }
+
+  isRestored(pfn: number): boolean {
+    return this.#restored.has(pfn)
   }
 
   /** Whether an address is preserved, as far as the map is known. */

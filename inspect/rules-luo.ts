@@ -113,6 +113,16 @@ const rootRules: readonly Rule[] = [
       }
     },
   }),
+  silent({
+    id: 'RECORD_CUT',
+    component: 'kho',
+    since: 'linux-6.16',
+    why: 'A record is read as far as it goes, behind the end of what is preserved, too.',
+    source: 'phys_to_virt()',
+    outcome: 'corrupts',
+    stage: 'luo',
+    check: met('RECORD_CUT'),
+  }),
   note({
     id: 'RECORD_NOT_IN_IMAGE',
     component: 'kho',
@@ -148,13 +158,13 @@ const blockRules: readonly Rule[] = [
     check: preserved('LUO_FILES_PRESERVED', readAt('open')),
   }),
   silent({
-    ...blocks,
-    id: 'KHO_BLOCK_ALIGNED',
-    why: 'A block is read at whatever address is told, its header then being bytes of something else.',
-    source: 'kho_block_set_restore()',
+    ...luo,
+    id: 'LUO_ADDRESS_ALIGNED',
+    why: 'Blocks and arrays are read at whatever address is told, their header then being bytes of something else.',
+    source: 'phys_to_virt()',
     outcome: 'corrupts',
     stage: 'luo',
-    check: met('KHO_BLOCK_ALIGNED'),
+    check: met('LUO_ADDRESS_ALIGNED'),
   }),
   silent({
     ...blocks,

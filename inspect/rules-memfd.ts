@@ -89,6 +89,13 @@ const TAKEN: readonly (readonly [
     'Folios that are not counted are never restored: their part of the file is read as zeros.',
   ],
   [
+    'MEMFD_EMPTY_RECORD',
+    'takes-over',
+    'warning',
+    'memfd_luo_retrieve_folios()',
+    'A record of zeros is passed over; the old kernel counts what it writes.',
+  ],
+  [
     'MEMFD_COVERAGE',
     'corrupts',
     'error',
@@ -152,6 +159,17 @@ const vmallocRules: readonly Rule[] = [
     check: met('KHO_VMALLOC_ORDER'),
   }),
   silent({
+    id: 'KHO_VMALLOC_ALIGNED',
+    component: 'kho',
+    since: 'linux-6.18',
+    stage: 'retrieve',
+    severity: 'warning',
+    outcome: 'takes-over',
+    source: 'kho_restore_pages()',
+    why: 'Only the frame of an address is looked at.',
+    check: met('KHO_VMALLOC_ALIGNED'),
+  }),
+  silent({
     id: 'KHO_VMALLOC_FLAGS',
     component: 'kho',
     since: 'linux-6.18',
@@ -180,6 +198,7 @@ export const memfdRules: readonly Rule[] = [
     stage: 'retrieve',
     check: function* (subject) {
       yield* preserved('MEMFD_CHUNK', { inside: 'loses', order: 'takes-over', read: 'retrieve' })(subject)
+      yield* met('MEMFD_FOLIOS')(subject)
       yield* preserved('MEMFD_FOLIOS', { inside: 'loses', order: 'corrupts' })(subject)
     },
   }),
