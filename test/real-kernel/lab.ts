@@ -1,6 +1,6 @@
 /** Kernels and guests as kernels.sh leaves them, and runs with them; a clear word where something is missing. */
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import type { Architecture } from '../../abi/machine.ts'
 import type { PhysicalMemory } from '../../abi/memory.ts'
@@ -24,6 +24,25 @@ export function kernelFile(release: string, arch: Architecture, pages = 4): stri
 /** Initramfs with the guest as its init. */
 export function guestFile(arch: Architecture): string {
   return `${CACHE}/guest/${arch}.cpio`
+}
+
+export interface BuiltKernel {
+  /** As kernels.sh takes it: `7.3`, `7.1.13`. */
+  readonly version: string
+  readonly arch: Architecture
+  /** As the registry calls it: `linux-7.1`. */
+  readonly release: string
+}
+
+/** The 4K kernels of the cache that can be run. */
+export function builtKernels(): readonly BuiltKernel[] {
+  const directory = `${CACHE}/build`
+  const names = existsSync(directory) ? readdirSync(directory) : []
+  return names.flatMap((name) => {
+    const [, version, short, arch] = /^((\d+\.\d+)[.\d]*)-(arm64|x86_64)-4k$/.exec(name) ?? []
+    if (!version || missing(version, arch as Architecture)) return []
+    return [{ version, arch: arch as Architecture, release: `linux-${short}` }]
+  })
 }
 
 /** What is not there of QEMU, kernel and guest; undefined if all is. */
