@@ -20,7 +20,9 @@ import { unitBytes } from './units.ts'
 
 const MIB = 1n << 20n
 /** Low memory, any use, node 0: what `kho_scratch=16M,64M,16M` gives. */
-const USUAL_SCRATCH = [16n * MIB, 64n * MIB, 16n * MIB].map((size) => ({ size }))
+export const USUAL_SCRATCH: readonly ScratchArea[] = [16n * MIB, 64n * MIB, 16n * MIB].map((size) => ({
+  size,
+}))
 
 type ScratchArea = NonNullable<Scenario['scratch']>[number]
 

@@ -20,6 +20,8 @@ export type Definitions = Map<string, JsonSchema>
 export interface Shape<T> {
   /** What is expected, with an example: `a size such as 4096, 64KiB or 2GiB`. */
   readonly expects: string
+  /** It may be a list: as a short form it takes them. */
+  readonly isList?: true
   /** The value, or undefined after what is wrong with it was reported. */
   read(value: unknown, path: Path, report: ScenarioReport): T | undefined
   schema(definitions: Definitions): JsonSchema
@@ -189,7 +191,7 @@ export function orShort<T, S>(whole: Shape<T>, short: Shape<S>, of: (value: S) =
     expects,
     read(value, path, report) {
       if (value instanceof Map) return whole.read(value, path, report)
-      if (Array.isArray(value) || value === null)
+      if ((Array.isArray(value) && !short.isList) || value === null)
         return report.wrong(path, `expected ${expects}, found ${describe(value)}`)
       const read = short.read(value, path, report)
       return read === undefined ? undefined : of(read)
@@ -212,6 +214,7 @@ export function orList<T>(element: Shape<T>, things: string): Shape<readonly T[]
   const many = list(element, things)
   return {
     expects: `${element.expects}, or ${many.expects}`,
+    isList: true,
     read(value, path, report) {
       if (Array.isArray(value)) return many.read(value, path, report)
       const one = element.read(value, path, report)

@@ -67,14 +67,28 @@ function isRelease(key: unknown): boolean {
   return typeof key === 'string' && releaseFor(key) !== undefined
 }
 
-/** What a step comes to, besides errors: done, the machine dead, a kexec after which nothing is handed over. */
-const OUTCOMES = ['ok', 'panic', 'no_handover'] as const
+/** From one release to another, both included. */
+const releaseSpan = object('releases', {
+  since: optional(releaseName, 'The first of them.'),
+  until: optional(releaseName, 'The last of them.'),
+})
+const only = orShort(
+  releaseSpan,
+  releaseName,
+  (name): Read<typeof releaseSpan> => ({ since: name, until: name }),
+)
+
+/**
+ * What a step comes to, besides errors: done, the machine dead, a call that never returns, a kexec after
+ * which nothing is handed over.
+ */
+const OUTCOMES = ['ok', 'panic', 'blocks', 'no_handover'] as const
 export type StepOutcome = (typeof OUTCOMES)[number] | Errno
 
 const errnos = Object.keys(ERRNO) as Errno[]
 const outcome: Shape<StepOutcome> = defined('outcome', () => ({
   ...choice([...OUTCOMES, ...errnos]),
-  expects: 'ok, panic, no_handover or an error such as EEXIST',
+  expects: 'ok, panic, blocks, no_handover or an error such as EEXIST',
 }))
 
 /** Some repetitions that are ok, then one that is not. */
@@ -181,28 +195,28 @@ const finalize = oneKeyOf(
 
 const kexec = object('a kexec', {
   to: optional(releaseName, 'The next kernel; the same release if left out.'),
-  cmdline: optional(text('a command line'), 'Its command line; that of the first kernel if left out.'),
+  cmdline: optional(
+    text('a command line'),
+    'Added to its command line, which is otherwise that of the first kernel.',
+  ),
   without: optional(list(text('a version string'), 'version strings'), 'Handlers that it does not have.'),
 })
 
 const boot = orShort(
   object('a cold boot', {
     release: optional(releaseName, 'The kernel; the release of the scenario if left out.'),
-    cmdline: optional(text('a command line'), 'Its command line.'),
+    cmdline: optional(text('a command line'), 'Added to its command line.'),
   }),
   releaseName,
   (release): { readonly release?: string; readonly cmdline?: string } => ({ release }),
 )
 
 const lines = orList(text('part of a line'), 'parts of lines')
-const consoleLines = orShort(
-  object('what the kernel logged', {
-    has: optional(lines, 'Each is in some line, in this order.'),
-    lacks: optional(lines, 'None is in any line.'),
-  }),
-  text('part of a line'),
-  (line): { readonly has?: readonly string[]; readonly lacks?: readonly string[] } => ({ has: [line] }),
-)
+const logged = object('what the kernel logged', {
+  has: optional(lines, 'Each is in some line, in this order.'),
+  lacks: optional(lines, 'None is in any line.'),
+})
+const consoleLines = orShort(logged, lines, (has): Read<typeof logged> => ({ has }))
 
 const ORCHESTRATOR_STATES = ['normal', 'prepared', 'frozen', 'updated'] as const
 
@@ -214,19 +228,9 @@ const check = object('the state of the machine', {
   preserved: optional(size, 'Bytes that are preserved for the next kernel.'),
 })
 
-const HANDLER_CALLBACKS = [
-  'can_preserve',
-  'preserve',
-  'unpreserve',
-  'freeze',
-  'unfreeze',
-  'retrieve',
-  'can_finish',
-  'finish',
-] as const
-const FLB_CALLBACKS = ['preserve', 'unpreserve', 'retrieve', 'finish'] as const
+/** Those that can fail; an FLB has the second and the fourth. */
+const HANDLER_CALLBACKS = ['can_preserve', 'preserve', 'freeze', 'retrieve', 'can_finish'] as const
 export type HandlerCallback = (typeof HANDLER_CALLBACKS)[number]
-export type FlbCallback = (typeof FLB_CALLBACKS)[number]
 
 const failure = oneKeyOf(
   object('a failure', {
@@ -259,6 +263,27 @@ const flb = object("a driver's call", {
   data: optional(u64, 'The handle that it gives.'),
 })
 
+const nothing = object('nothing', {})
+
+const finish = object('a session', {
+  session: optional(descriptor, 'The session.'),
+  reserved: optional(count(0, U32_MAX), 'The reserved word; 0 if left out.'),
+})
+
+const prepared = object('a session to prepare', {
+  session: needed(text('a name'), 'Its name.'),
+  files: optional(
+    list(
+      object('a file', {
+        token: needed(u64, "The user's name for the file."),
+        file: needed(descriptor, 'A file that is open.'),
+      }),
+      'files',
+    ),
+    'Its files.',
+  ),
+})
+
 const fileRange = {
   file: needed(descriptor, 'The file.'),
   at: optional(size, 'Offset; 0 if left out.'),
@@ -284,15 +309,11 @@ const verbs = {
     'LIVEUPDATE_SESSION_RETRIEVE_FD.',
   ),
   finish: optional(
-    orShort(
-      object('a session', {
-        session: needed(descriptor, 'The session.'),
-        reserved: optional(count(0, U32_MAX), 'The reserved word; 0 if left out.'),
-      }),
-      descriptor,
-      (value): { readonly session: string; readonly reserved?: number } => ({ session: value }),
+    orNothing(
+      orShort(finish, descriptor, (value): Read<typeof finish> => ({ session: value })),
+      {},
     ),
-    'LIVEUPDATE_SESSION_FINISH.',
+    'LIVEUPDATE_SESSION_FINISH; without a session all of them are retrieved and finished.',
   ),
   get_name: optional(
     orShort(
@@ -346,9 +367,12 @@ const verbs = {
     verify,
     'Looks at a file or region; a retrieved file alone is held against what was preserved.',
   ),
-  prepare: optional(orNothing(object('nothing', {}), {}), 'The orchestrator prepares.'),
-  freeze: optional(orNothing(object('nothing', {}), {}), 'The orchestrator freezes.'),
-  cancel: optional(orNothing(object('nothing', {}), {}), 'The orchestrator goes back to normal.'),
+  prepare: optional(
+    orNothing(list(prepared, 'sessions'), []),
+    'From normal to prepared: these sessions are created and their files preserved, or none.',
+  ),
+  freeze: optional(orNothing(nothing, {}), 'From prepared to frozen: liveupdate_reboot() alone.'),
+  cancel: optional(orNothing(nothing, {}), 'From prepared back to normal.'),
   flb: optional(flb, 'What a driver asks of an FLB.'),
   finalize: optional(
     orNothing(
@@ -380,8 +404,9 @@ const stepFields = {
   ...verbs,
   expect: optional(
     byRelease(expectation),
-    'What comes of it: ok (if left out), an error, panic, no_handover; or so many that are ok, then something else.',
+    'What comes of it: ok (if left out), an error, panic, blocks, no_handover; or so many that are ok, then something else.',
   ),
+  only: optional(only, 'Releases on which it is done; on the others it is left out.'),
   repeat: optional(
     count(1, 1 << 20, 'a number'),
     'How often; {n} in names counts from 0, tokens and seeds count up.',
@@ -396,7 +421,7 @@ export interface ScenarioStep extends OwnStep {
 }
 
 /** Verbs that need nothing said: `- kexec` alone. */
-const BARE = ['open', 'prepare', 'freeze', 'cancel', 'finalize', 'kexec', 'boot'] as const
+const BARE = ['open', 'prepare', 'freeze', 'cancel', 'finish', 'finalize', 'kexec', 'boot'] as const
 const wholeStep: Shape<ScenarioStep> = oneKeyOf(object('a step', stepFields), stepVerbs)
 
 const step: Shape<ScenarioStep> = defined('step', () => ({

@@ -121,6 +121,10 @@ function namesUsed(step: ScenarioStep): readonly (readonly [Path, string])[] {
     [['verify'], step.verify?.file],
     [['verify', 'same_as'], step.verify?.same_as],
   ]
+  for (const [index, { files = [] }] of (step.prepare ?? []).entries()) {
+    for (const [at, { file }] of files.entries())
+      used.push([['prepare', { index }, 'files', { index: at }, 'file'], file])
+  }
   return used.filter((pair): pair is [Path, string] => pair[1] !== undefined)
 }
 
@@ -156,18 +160,20 @@ function checkFail(fail: NonNullable<ScenarioStep['fail']>, path: Path, report: 
   } else if (fail.callback === undefined) {
     report.wrong(path, 'callback is missing; expected the one that fails')
   } else if (fail.flb !== undefined && !isFlbCallback(fail.callback)) {
-    report.wrong(
-      [...path, 'callback'],
-      `an FLB has none of that name; expected preserve, unpreserve, retrieve or finish`,
-    )
+    report.wrong([...path, 'callback'], `an FLB has none of that name; expected preserve or retrieve`)
   }
 }
 
 function isFlbCallback(callback: string): boolean {
-  return ['preserve', 'unpreserve', 'retrieve', 'finish'].includes(callback)
+  return callback === 'preserve' || callback === 'retrieve'
 }
 
 function checkReleases(step: ScenarioStep, path: Path, { simulated, report }: StepContext): void {
+  for (const key of ['since', 'until'] as const) {
+    const name = step.only?.[key]
+    if (name === undefined || releaseFor(name)) continue
+    report.wrong([...path, 'only', key], `unknown release ${describe(name)}`)
+  }
   const said: [Path, string | undefined][] = [
     [['kexec', 'to'], step.kexec?.to],
     [['boot', 'release'], step.boot?.release],

@@ -8,6 +8,8 @@ export interface TimelineStep {
   readonly path: Path
   /** The steps of a group. */
   readonly group?: readonly TimelineStep[]
+  /** Seeds of its contents count the repetitions of the group around it, too. */
+  readonly countsGroup?: true
 }
 
 /** All steps in order, those in groups behind their group. */

@@ -5,7 +5,7 @@
  * What can be known to be wrong before anything runs is refused here, with line, column and path.
  */
 import type { Path } from '../abi/fault.ts'
-import { LIVEUPDATE_TEST_FLBS } from '../abi/liveupdate-test.ts'
+import { MIN_SCRATCH_AREAS } from '../abi/machine.ts'
 import type { PhysRange } from '../abi/memory.ts'
 import { releaseFor } from '../abi/registry.ts'
 import type { Content } from './handover.ts'
@@ -14,9 +14,11 @@ import { type ContentContext, contentOf } from './scenario-content.ts'
 import { documentOfScenario } from './scenario-document.ts'
 import type { ScenarioContent } from './scenario-file-schema.ts'
 import { listOf, type MachineOptions, type ScenarioMachine } from './scenario-machine.ts'
+import { USUAL_SCRATCH } from './scenario-memory.ts'
 import { ramOf } from './scenario-ram.ts'
 import type { Scenario } from './scenario-schema.ts'
 import type { ScenarioStep } from './scenario-steps.ts'
+import type { ScenarioReport } from './scenario-text.ts'
 import { checkSteps } from './timeline-check.ts'
 import { stepsOfScenario } from './timeline-declared.ts'
 import { eachStep, type TimelineStep } from './timeline-step.ts'
@@ -47,9 +49,15 @@ export interface Timeline {
   readonly arch: ScenarioMachine['arch']
   readonly target: ScenarioMachine['target']
   readonly ram: readonly PhysRange[]
-  /** Bytes of the scratch areas: low memory, any use, one for each node. */
-  readonly scratch: readonly bigint[] | undefined
+  /** Bytes of the scratch areas: low memory, any use, each node. */
+  readonly scratch: readonly bigint[]
   readonly liveupdate: boolean
+  /** The kernels are built with CONFIG_LIVEUPDATE_TEST. */
+  readonly liveupdateTest: boolean
+  /** They are built with CONFIG_TEST_KEXEC_HANDOVER. */
+  readonly khoTest: boolean
+  /** utsname release of the first kernel, where it is said. */
+  readonly version: string | undefined
   readonly regions: readonly TimelineRegion[]
   readonly flbs: readonly TimelineFlb[]
   /** Version strings of the file handlers besides memfd's. */
@@ -67,25 +75,10 @@ export interface ReadTimeline {
 }
 
 /** Keys that say what is there at the handover: steps make it instead. */
-const DECLARED = [
-  'versions',
-  'kexec_metadata',
-  'liveupdate_number',
-  'sessions',
-  'kho_test',
-  'subtrees',
-  'preserved',
-] as const
+const MADE_BY_STEPS = ['kexec_metadata', 'liveupdate_number', 'sessions'] as const
 
-/** What the simulated kernel has no way to be told. */
-const NOT_SIMULATED = [
-  'versions',
-  'kexec_metadata',
-  'liveupdate_number',
-  'kho_test',
-  'subtrees',
-  'preserved',
-] as const
+/** What no driver of the simulated kernels leaves. */
+const NOT_SIMULATED = ['versions', 'subtrees', 'preserved'] as const
 
 /** Reads a timeline's text. Never throws on account of the text. */
 export async function readTimeline(
@@ -106,11 +99,7 @@ function timelineOf(
 ): Timeline | undefined {
   const { report } = context
   const { release } = machine
-  for (const key of scenario.steps ? DECLARED : NOT_SIMULATED) {
-    if (scenario[key] === undefined) continue
-    const reason = scenario.steps ? 'steps make what is handed over' : 'the simulated kernel makes its own'
-    report.wrong([key], `expected none of it in a simulation: ${reason}`)
-  }
+  checkSimulated(scenario, report)
   if (!release) return undefined
   if (!simulated.includes(release.name)) {
     return report.wrong(
@@ -120,8 +109,10 @@ function timelineOf(
   }
   const ram = ramOf(scenario.ram, machine, report)
   if (!ram || !report.empty) return undefined
-  if (!scenario.steps && !documentOfScenario(scenario, machine, context)) return undefined
-  const steps = scenario.steps ? stepsAt(scenario.steps, ['steps']) : stepsOfScenario(scenario, machine)
+  const steps = scenario.steps
+    ? stepsAt(scenario.steps, ['steps'])
+    : declaredSteps(scenario, machine, context)
+  if (!steps || !report.empty) return undefined
   const regions = regionsOf(scenario, machine, context)
   checkSteps(steps, { regions: regions.map(({ name }) => name), simulated, report })
   const contents = contentsOf(steps, context)
@@ -133,12 +124,38 @@ function timelineOf(
     ram: ram.ranges,
     scratch: scratchOf(scenario, context),
     liveupdate: scenario.liveupdate ?? true,
+    liveupdateTest: scenario.liveupdate_test ?? false,
+    khoTest: scenario.kho_test !== undefined && scenario.kho_test.off !== true,
+    version: scenario.kexec_metadata?.previous_release,
     regions,
     flbs: flbsOf(scenario, machine, context),
     handlers: handlersOf(scenario, steps),
     steps,
     contents,
   }
+}
+
+function checkSimulated(scenario: Scenario, report: ScenarioReport): void {
+  const refuse = (key: keyof Scenario, reason: string): void => {
+    if (scenario[key] !== undefined) report.wrong([key], `expected none of it in a simulation: ${reason}`)
+  }
+  for (const key of NOT_SIMULATED) refuse(key, 'no driver of the simulated kernels leaves it')
+  for (const key of scenario.steps ? MADE_BY_STEPS : []) refuse(key, 'steps make what is handed over')
+  if (scenario.kho_test?.orders ?? scenario.kho_test?.seed) {
+    refuse('kho_test', 'the simulated test chooses itself; true is enough')
+  }
+  if ((scenario.liveupdate_number ?? 1n) !== 1n) refuse('liveupdate_number', 'it begins with a cold boot')
+  if ((scenario.kexec_metadata?.count ?? 1) !== 1) refuse('kexec_metadata', 'it begins with a cold boot')
+}
+
+/** What the encoder refuses is refused here, too. */
+function declaredSteps(
+  scenario: Scenario,
+  machine: ScenarioMachine,
+  context: ContentContext,
+): readonly TimelineStep[] | undefined {
+  const made = documentOfScenario(scenario, machine, context)
+  return made && stepsOfScenario(scenario, machine, made)
 }
 
 /** Steps with their places. */
@@ -149,15 +166,22 @@ function stepsAt(steps: readonly ScenarioStep[], path: Path): readonly TimelineS
   })
 }
 
-function scratchOf({ scratch }: Scenario, { report }: ContentContext): readonly bigint[] | undefined {
-  for (const [index, { start }] of (scratch ?? []).entries()) {
+/** As kho_scratch= takes them. */
+function scratchOf({ scratch = USUAL_SCRATCH }: Scenario, { report }: ContentContext): readonly bigint[] {
+  for (const [index, { start }] of scratch.entries()) {
     if (start === undefined) continue
     report.wrong(
       ['scratch', { index }, 'start'],
       'the simulated kernel chooses the place; expected size alone',
     )
   }
-  return scratch?.map(({ size }) => size)
+  if (scratch.length !== MIN_SCRATCH_AREAS) {
+    report.wrong(
+      ['scratch'],
+      `expected ${MIN_SCRATCH_AREAS} areas, as one node has them; found ${scratch.length}`,
+    )
+  }
+  return scratch.map(({ size }) => size)
 }
 
 function regionsOf(
@@ -196,8 +220,7 @@ function flbsOf(
   if (own.length > 0 && !listOf(machine, 'luo', 'flbs')) {
     report.absent(['flbs'], `${machine.label} has no FLBs; Linux 7.0 and later do`)
   }
-  const test = scenario.liveupdate_test ? LIVEUPDATE_TEST_FLBS : []
-  return [...own, ...test.map(({ name, data }) => ({ name, data, handlers: undefined }))]
+  return own
 }
 
 /** Every version string that a file of another handler has. */
