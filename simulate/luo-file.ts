@@ -156,6 +156,11 @@ export class FileSet {
     return this.#count
   }
 
+  /** What the next kernel will be told of a file; undefined for a token that is not there. */
+  handleOf(token: bigint): bigint | undefined {
+    return this.#files.find((file) => file.token === token)?.serializedData
+  }
+
   /** luo_preserve_file() */
   preserve(token: bigint, fd: number, files: FileTable): Answer {
     if (this.#files.some((file) => file.token === token)) return new Failure('EEXIST')
