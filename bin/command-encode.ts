@@ -11,9 +11,10 @@ import { type ImageFile, sequential, type Unwritable } from '../encode/image-pie
 import { formatHandoverDocument } from '../encode/json-document.ts'
 import { scenarioJsonSchema } from '../encode/scenario-schema.ts'
 import { defineCommand, UsageError } from './command.ts'
-import { type EncodeSource, type NoSource, sourceFromImage, sourceFromText } from './encode-source.ts'
+import { type EncodeSource, sourceFromImage, sourceFromText } from './encode-source.ts'
 import { complain, handoverOptions, type ImageArguments, pageSizeOption } from './image-arguments.ts'
 import { bytesFile, OutputFiles } from './output-file.ts'
+import type { NoSource } from './scenario-file.ts'
 import { ExitCode, type Terminal } from './terminal.ts'
 
 const STDOUT = '-'

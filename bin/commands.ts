@@ -46,6 +46,11 @@ export const commands: readonly CommandEntry[] = [
     load: () => import('./command-encode.ts'),
   },
   {
+    syntax: 'simulate <scenario>',
+    summary: 'run a scenario or timeline on a simulated kernel',
+    load: () => import('./command-simulate.ts'),
+  },
+  {
     syntax: 'fixtures <dir>',
     summary: 'write a documented set of images, one per concept',
     load: () => import('./command-fixtures.ts'),

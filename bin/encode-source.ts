@@ -2,8 +2,6 @@
  * Where `kho-inspect encode` gets a handover from: a scenario, a handover document, or an image that is
  * decoded to one. Each source gives memory, and what the image's container has to say besides.
  */
-import { readFileSync } from 'node:fs'
-import { dirname, resolve } from 'node:path'
 import type { Architecture } from '../abi/machine.ts'
 import { phys } from '../abi/memory.ts'
 import { HANDOVER_SCHEMA, type HandoverDocument } from '../encode/handover.ts'
@@ -12,18 +10,14 @@ import { heldMemory } from '../encode/image-held.ts'
 import { trimmed, type WritableMemory } from '../encode/image-pieces.ts'
 import { parseHandoverDocument } from '../encode/json-document.ts'
 import type { SparseMemory } from '../encode/memory.ts'
-import {
-  encodeScenario,
-  type FileReader,
-  formatScenarioProblem,
-  type MachineOptions,
-} from '../encode/scenario.ts'
+import { encodeScenario, formatScenarioProblem, type MachineOptions } from '../encode/scenario.ts'
 import type { EncodeProblem } from '../encode/write.ts'
 import { type WrittenHandover, writeHandover } from '../encode/write-handover.ts'
 import type { Handover } from '../inspect/decode.ts'
 import { child } from '../inspect/tree.ts'
 import { documentOf } from './document.ts'
 import { complain, type ImageArguments, listCandidates, openHandover } from './image-arguments.ts'
+import { type NoSource, readerBeside, readText, refuse } from './scenario-file.ts'
 import { ExitCode, type Terminal } from './terminal.ts'
 
 export interface EncodeSource extends OutputMachine {
@@ -36,14 +30,6 @@ export interface EncodeSource extends OutputMachine {
   /** Ends what the memory is read from, where that is a file. */
   readonly close?: () => void
 }
-
-/** The exit code, after the reason was printed. */
-export interface NoSource {
-  readonly exitCode: number
-}
-
-/** Problems beyond these are mostly echoes of the first. */
-const SHOWN_PROBLEMS = 20
 
 /** A scenario, or a document as `--from` makes them: told apart by what they say first. */
 export async function sourceFromText(
@@ -142,41 +128,9 @@ function problemLines(file: string, problems: readonly EncodeProblem[]): readonl
   return problems.map(({ path, message }) => `${file}: ${path}: ${message}`)
 }
 
-function refuse(file: string, lines: readonly string[], terminal: Terminal): NoSource {
-  for (const line of lines.slice(0, SHOWN_PROBLEMS)) complain(terminal, line)
-  if (lines.length > SHOWN_PROBLEMS) {
-    complain(terminal, `${file}: ${lines.length - SHOWN_PROBLEMS} more problems`)
-  }
-  return { exitCode: ExitCode.USAGE }
-}
-
 function machineOf(
   { arch, page_size: pageSize }: HandoverDocument,
   { boot }: WrittenHandover,
 ): OutputMachine {
   return { arch: arch ?? 'x86_64', pageSize, boot }
-}
-
-/** Files that a scenario names lie beside it. */
-function readerBeside(scenario: string): FileReader {
-  return (name) => readBytes(resolve(dirname(scenario), name))
-}
-
-function readBytes(path: string): Uint8Array | { readonly problem: string } {
-  try {
-    return readFileSync(path)
-  } catch (error) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error)
-    return { problem: `cannot be read: ${code}` }
-  }
-}
-
-function readText(path: string): string | { readonly problem: string } {
-  const bytes = readBytes(path)
-  if (!(bytes instanceof Uint8Array)) return bytes
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
-  } catch {
-    return { problem: 'is no text in UTF-8; expected a scenario in YAML or JSON' }
-  }
 }
