@@ -131,10 +131,12 @@ function walkChunks(
     const inside = behind(place, pointer, pa)
     const pfn = subject.pfn(pa)
     const claimed = { rule, what: 'chunk', restore: 'pages', pages: 1 } as const
-    if (!incoming.isRestored(pfn)) incoming.claimUnit(inside, claimed, pa, pointer.pa)
     const { pageSize } = subject.target
     const bytes = incoming.bytes(pa, pageSize - Number(pa % BigInt(pageSize)), inside)
-    if (!bytes) return undefined
+    if (!bytes) {
+      incoming.claimUnit(inside, claimed, pa, pointer.pa)
+      return undefined
+    }
     const view = new DataView(bytes.buffer, bytes.byteOffset)
     for (let at = slots; at + 8 <= bytes.length; at += 8) {
       const group = view.getBigUint64(at, true)
@@ -146,6 +148,7 @@ function walkChunks(
       groups.push({ pfn: subject.pfn(group), pointer: phys(pa + BigInt(at)) })
     }
     if (!incoming.restore(pfn)) return { groups, ended: false, takenAt: pointer.pa }
+    incoming.claimUnit(inside, claimed, pa, pointer.pa)
     chunks += 1
     if (chunks > most + 1) return { groups, ended: false }
     const path = [...place.path, 'chunks', { index: chunks - 1 }, 'next']

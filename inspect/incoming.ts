@@ -114,10 +114,6 @@ export class Incoming {
     return true
   }
 
-  isRestored(pfn: number): boolean {
-    return this.#restored.has(pfn)
-  }
-
   /** Whether an address is preserved, as far as the map is known. */
   mayBePreserved(pa: bigint): boolean {
     const { map, units } = this.subject
