@@ -1,0 +1,139 @@
+/** reserve_mem regions and kexec-metadata of real images with wrong values, against the kernel's command line. */
+import { describe, expect, test } from 'vitest'
+import type { Outcome } from '../abi/check.ts'
+import type { Handover } from '../inspect/decode.ts'
+import { child, itemsAt, numberAt } from '../inspect/tree.ts'
+import { validate } from '../inspect/validate.ts'
+import {
+  brokenRules,
+  type Change,
+  field,
+  judgeChanged,
+  newest,
+  oldest,
+  unpreserved,
+  withFdt,
+} from './support/judged.ts'
+
+type Case = readonly [what: string, change: Change, outcome: Outcome, rule: string]
+
+const START = 'memblock.reserve_mem[*].start'
+const SIZE = 'memblock.reserve_mem[*].size'
+const regionOf = (handover: Handover, index: number) =>
+  itemsAt(child(handover.tree, 'memblock'), 'reserve_mem')[index]
+const startOf = (handover: Handover, index: number): bigint =>
+  numberAt(regionOf(handover, index), 'start') as bigint
+
+const regions: readonly Case[] = [
+  ['another version', field('memblock.compatible', 'memblock-v2'), 'loses', 'MEMBLOCK_COMPATIBLE'],
+  [
+    'a region of another version',
+    field('memblock.reserve_mem[*].compatible', 'reserve-mem-v2'),
+    'loses',
+    'RESERVE_MEM_COMPATIBLE',
+  ],
+  [
+    'a region of another name',
+    field('memblock.reserve_mem[*].name', 'tracf'),
+    'loses',
+    'RESERVE_MEM_NOT_ASKED',
+  ],
+  [
+    'two regions of one name',
+    field('memblock.reserve_mem[*].name', 'oops\0', 0),
+    'loses',
+    'RESERVE_MEM_NODE',
+  ],
+  [
+    'a start off its boundary',
+    field(START, startOf(newest.handover, 0) + 64n),
+    'loses',
+    'RESERVE_MEM_ALIGNMENT',
+  ],
+  ['a start where no memory is', field(START, 0x7ff_ffff_f000n), 'corrupts', 'RESERVE_MEM_PRESERVED'],
+  ['a larger region', field(SIZE, 0x200000n), 'loses', 'RESERVE_MEM_SAME_SIZE'],
+  ['a region without size', field(SIZE, 0n), 'loses', 'RESERVE_MEM_SAME_SIZE'],
+  ['a region not preserved', unpreserved((h) => startOf(h, 0)), 'corrupts', 'RESERVE_MEM_PRESERVED'],
+  [
+    'the FDT not preserved',
+    unpreserved((h) => child(h.tree, 'memblock')?.pa as bigint),
+    'takes-over',
+    'MEMBLOCK_PRESERVED',
+  ],
+]
+
+const metadata: readonly Case[] = [
+  ['another version', field('kexec_metadata.version', 2), 'loses', 'METADATA_VERSION'],
+  ['no version', field('kexec_metadata.version', 0), 'loses', 'METADATA_VERSION'],
+  [
+    'a release without end',
+    field('kexec_metadata.previous_release', new Uint8Array(65).fill(0x37)),
+    'takes-over',
+    'METADATA_RELEASE',
+  ],
+  ['no handover counted', field('kexec_metadata.kexec_count', 0), 'takes-over', 'METADATA_COUNT'],
+  [
+    'not preserved',
+    unpreserved((h) => child(h.tree, 'kexec_metadata')?.pa as bigint),
+    'corrupts',
+    'METADATA_PRESERVED',
+  ],
+  ['a blob of three bytes', sized(3n), 'loses', 'METADATA_SIZE'],
+  ['a blob of 72 bytes', sized(72n), 'loses', 'METADATA_SIZE'],
+]
+
+function sized(size: bigint): Change {
+  return (site) => {
+    const item = itemsAt(site.handover.tree, 'subtrees').find(
+      (node) => typeof node.segment === 'object' && node.segment.key === 'kexec-metadata',
+    )
+    const change = site.set(child(item, 'size'), size)
+    return 'length' in change ? change.flatMap((edit) => ('bytes' in edit ? [edit] : [])) : []
+  }
+}
+
+describe.each([
+  ['7.3', newest, [...regions, ...metadata]],
+  ['7.1', withFdt, [...regions.filter(([what]) => !what.includes('boundary')), ...metadata]],
+  ['6.19', oldest, regions.filter(([what]) => !what.includes('boundary'))],
+] as const)('Linux %s', (_release, base, cases) => {
+  test.each(cases)('%s', (_what, change, outcome, rule) => {
+    const verdict = judgeChanged(base, change)
+    expect(brokenRules(verdict)).toContain(rule)
+    expect(verdict.outcome).toBe(outcome)
+  })
+})
+
+describe('the command line', () => {
+  const judged = (commandLine?: string) => {
+    const { commandLine: _own, ...options } = newest.options
+    return validate(newest.handover, commandLine === undefined ? options : { ...options, commandLine })
+  }
+
+  test('decides which regions are revived, in which order and how', () => {
+    const { console, outcome } = judged('quiet reserve_mem=64K:64K:oops reserve_mem=0x100000:0:trace')
+    expect(outcome).toBe('takes-over')
+    expect(console.slice(1, 3)).toEqual([
+      "Revived memory reservation 'oops' from KHO",
+      "Revived memory reservation 'trace' from KHO",
+    ])
+  })
+
+  test('may ask for another size, another alignment, another region', () => {
+    const { console, outcome } = judged(
+      'reserve_mem=2M:4096:trace reserve_mem=64K:1G:oops reserve_mem=4K:4096:new',
+    )
+    expect(outcome).toBe('loses')
+    expect(console.slice(1, 4)).toEqual([
+      "KHO reserve-mem 'trace' has wrong size (0x100000 != 0x200000)",
+      "KHO reserve-mem 'oops' has wrong alignment (0x40000000, 0x5fcc0000)",
+      "FDT 'memblock' has no child 'new': -1",
+    ])
+  })
+
+  test('that asks for none loses all; one that is not known is taken to ask for all', () => {
+    expect(judged('quiet').outcome).toBe('loses')
+    expect(brokenRules(judged('quiet'))).toEqual(['RESERVE_MEM_NOT_ASKED'])
+    expect(judged().findings).toEqual([])
+  })
+})
