@@ -6,6 +6,7 @@
  */
 import { KHO_KEXEC_METADATA_VERSION, khoKexecMetadata } from '../abi/kexec-metadata.ts'
 import { fieldOf, layoutOf, sizeOf } from '../abi/layout.ts'
+import type { PhysAddr } from '../abi/memory.ts'
 import { componentByName } from '../abi/registry.ts'
 import { encodeStruct } from '../encode/write.ts'
 import { decodeStruct } from '../inspect/record.ts'
@@ -49,7 +50,7 @@ export function readMetadata(kernel: KernelBase, kho: KhoApi): PreviousKernel | 
 }
 
 /** Leaves this kernel's name and the count for the next one. */
-export function writeMetadata(kernel: KernelBase, kho: KhoApi, count: number): Answer {
+export function writeMetadata(kernel: KernelBase, kho: KhoApi, count: number): Answer<PhysAddr> {
   const { size } = layoutOf(khoKexecMetadata, kernel.target)
   const pa = kho.allocPreserve(size)
   if (failed(pa)) return pa
@@ -60,6 +61,7 @@ export function writeMetadata(kernel: KernelBase, kho: KhoApi, count: number): A
   }
   kernel.ram.write(pa, encodeStruct(khoKexecMetadata, value, kernel.target))
   const added = kho.addSubtree(METADATA_NODE, pa, size)
-  if (failed(added)) kho.unpreserveFree(pa)
+  if (!failed(added)) return pa
+  kho.unpreserveFree(pa)
   return added
 }

@@ -35,6 +35,8 @@ export class KhoOutgoing {
   finalized = false
   /** What kexec-metadata says of the kernel before. */
   previous: PreviousKernel | undefined
+  /** Where this kernel says the same of itself. */
+  metadata: PhysAddr | undefined
 
   constructor(kernel: KernelBase, kho: KhoApi) {
     this.#kernel = kernel
@@ -85,8 +87,12 @@ export class KhoOutgoing {
     this.#root.begin(this.#map?.root ?? 0n)
     if (!spec.metadata) return
     if (this.#kho.isKhoBoot) this.previous = readMetadata(this.#kernel, this.#kho)
-    const failure = writeMetadata(this.#kernel, this.#kho, this.previous?.count ?? 0)
-    if (!failed(failure)) return
+    const metadata = writeMetadata(this.#kernel, this.#kho, this.previous?.count ?? 0)
+    if (!failed(metadata)) {
+      this.metadata = metadata
+      return
+    }
+    const failure = metadata
     this.#kernel.say('METADATA_FAILED', failure.number)
     this.#kho.unpreserveFree(page)
     return this.#undo(failure)

@@ -111,6 +111,11 @@ export class MachineRam implements Ram {
     return this.#own.has(frame) || this.#frozen.has(frame) || this.#inImage(frame)
   }
 
+  /** Pages that take room: were written, or zeroed over an image. */
+  get pagesWritten(): number {
+    return new Set([...this.#frozen.keys(), ...this.#own.keys()]).size
+  }
+
   /** The same memory for another kernel; neither sees what the other writes from now on. */
   fork(): MachineRam {
     if (this.#own.size > 0) this.#frozen = new Map([...this.#frozen, ...this.#own])
