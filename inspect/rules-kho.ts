@@ -248,7 +248,7 @@ export const khoRules: readonly Rule[] = [
 
 /** Whether a path is that of the root FDT or of one of its nodes. */
 function isRootPath(path: string): boolean {
-  return /^(kho|subtrees)\b/.test(path)
+  return /^(kho|subtrees)\b/.test(path) && !/\]\.blob\b/.test(path)
 }
 
 /** The error at which libfdt stops going through the nodes; undefined where it comes to their end. */

@@ -7,7 +7,7 @@ import { losesOrder0Marker, radixShape } from '../abi/kho-map.ts'
 import { hex, type PhysRange, phys } from '../abi/memory.ts'
 import { formatContract } from '../abi/registry.ts'
 import type { MapPage, PreservedMap } from './map.ts'
-import { note, type Rule, silent, type Violation } from './rule.ts'
+import { type Rule, silent, type Violation } from './rule.ts'
 import type { Subject } from './subject.ts'
 import { violationOf } from './violations.ts'
 
@@ -78,10 +78,9 @@ export const mapRules: readonly Rule[] = [
   silent({
     ...walk,
     id: 'KHO_MAP_CYCLE',
-    why: 'The walk over the chunks goes on until a next of 0: a chain that leads back never ends.',
-    until: 'linux-7.0',
+    why: 'The walk has no limit: it goes on along a chain of chunks that leads back, and through a map of any size.',
     source: 'kho_mem_deserialize()',
-    check: (subject) => faultsOfMap(subject, ['CHAIN_CYCLE'], () => ({ ends: true })),
+    check: (subject) => faultsOfMap(subject, ['CHAIN_CYCLE', 'CHAIN_LIMIT'], () => ({ ends: true })),
   }),
   silent({
     ...walk,
@@ -94,12 +93,6 @@ export const mapRules: readonly Rule[] = [
         isFatal ? { outcome: 'corrupts', ends: true, stage: 'map' } : {},
       )
     },
-  }),
-  silent({
-    ...walk,
-    id: 'KHO_MAP_LIMIT',
-    why: 'The walk has no limit; a map of this size keeps the kernel from booting.',
-    check: (subject) => faultsOfMap(subject, ['CHAIN_LIMIT'], () => ({ ends: true })),
   }),
   silent({
     ...walk,
@@ -187,15 +180,6 @@ export const mapRules: readonly Rule[] = [
         }
       }
     },
-  }),
-  note({
-    id: 'KHO_MAP_AMBIGUOUS',
-    component: 'kho',
-    since: 'linux-6.16',
-    why: 'Neither the page size nor the size of the bitmaps is in the image.',
-    source: 'kho_mem_deserialize()',
-    stage: 'map',
-    check: (subject) => faultsOfMap(subject, ['MAP_AMBIGUOUS']),
   }),
 ]
 

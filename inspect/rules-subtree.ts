@@ -174,26 +174,6 @@ export const subtreeRules: readonly Rule[] = [
       }
     },
   }),
-  note({
-    id: 'KHO_SUBTREE_UNREAD',
-    component: 'kho',
-    since: 'linux-6.16',
-    requires: ['KHO_SUBTREE_ADDRESS'],
-    why: 'A kernel without the subsystem leaves its node and its memory alone.',
-    source: 'kho_retrieve_subtree()',
-    stage: 'initcalls',
-    check: function* (subject) {
-      for (const { path, node, name, component } of subtreesOf(subject)) {
-        if (!component || component.name === 'luo' || subject.speaks(component.name) !== undefined) continue
-        yield {
-          path,
-          pa: node.pa,
-          length: node.length,
-          message: `${subject.kernel.name} does not look for subtree '${name}'`,
-        }
-      }
-    },
-  }),
   silent({
     id: 'KHO_BLOB_OUTSIDE',
     component: 'kho',

@@ -224,6 +224,7 @@ export const unitRules: readonly Rule[] = [
   silent({
     ...unit,
     id: 'KHO_BLOB_PRESERVED',
+    requires: [...unit.requires, 'KHO_BLOB_OUTSIDE'],
     why: "A subtree's address is handed to its subsystem as it is; memory that is not preserved is in use by then.",
     source: 'kho_retrieve_subtree()',
     stage: 'initcalls',
