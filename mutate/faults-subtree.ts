@@ -1,4 +1,4 @@
-/** Faults of the nodes of the root FDT, of the blobs that they point to, and of the KHO test module's state. */
+/** Faults of the nodes of the root FDT and of the blobs that they point to. */
 import { versionById } from '../abi/registry.ts'
 import type { FdtNodeType } from '../abi/schema.ts'
 import { child } from '../inspect/tree.ts'
@@ -17,12 +17,6 @@ const NO_TEST: Unfit = { unfit: 'the KHO test module has left nothing' }
 /** What becomes of the root FDT. */
 function inRoot(site: Site, change: (root: FdtSite) => Change): Change {
   const fdt = site.fdt('kho')
-  return isUnfit(fdt) ? fdt : change(fdt)
-}
-
-/** What becomes of the test module's FDT. */
-function inTest(site: Site, change: (fdt: FdtSite) => Change): Change {
-  const fdt = site.fdt('kho_test')
   return isUnfit(fdt) ? fdt : change(fdt)
 }
 
@@ -56,15 +50,6 @@ function testFolio(site: Site): { readonly pa: bigint; readonly word: bigint } |
   }
   return undefined
 }
-
-const testProperty = (name: string, follows: readonly string[]): NamedFault => ({
-  name: `kho-test-${name.replace('_', '-')}-missing`,
-  doc: `The KHO test module's state lacks its property ${name}.`,
-  class: 'fdt',
-  rule: `KHO_TEST_${name.toUpperCase()}`,
-  ...(follows.length > 0 && { follows }),
-  apply: (site) => inTest(site, (fdt) => fdt.drop(fdt.node('data'), name)),
-})
 
 const UNCLAIMED = 'KHO_UNIT_UNCLAIMED'
 
@@ -163,30 +148,5 @@ export const subtreeFaults: readonly NamedFault[] = [
       const pa = site.node('memblock')?.pa
       return folio && pa !== undefined ? site.word(folio.pa, pa) : NO_TEST
     },
-  },
-  {
-    name: 'kho-test-compatible-unknown',
-    doc: "The KHO test module's state is of a version that there is not.",
-    class: 'fdt',
-    rule: 'KHO_TEST_COMPATIBLE',
-    follows: [UNCLAIMED],
-    apply: (site) => inTest(site, (fdt) => fdt.replaceText(fdt.root, 'compatible', 'kho-test-v9')),
-  },
-  {
-    name: 'kho-test-magic-wrong',
-    doc: "The KHO test module's state has another magic number.",
-    class: 'field',
-    rule: 'KHO_TEST_MAGIC',
-    apply: (site) => site.set('kho_test.magic', 1),
-  },
-  testProperty('nr_folios', ['KHO_TEST_FOLIOS_INFO', UNCLAIMED]),
-  testProperty('csum', []),
-  testProperty('folios_info', [UNCLAIMED]),
-  {
-    name: 'kho-test-folio-not-preserved',
-    doc: 'A folio of the KHO test module is not preserved.',
-    class: 'map',
-    rule: 'KHO_TEST_PRESERVED',
-    apply: (site) => site.unpreserve(testFolio(site)?.word),
   },
 ]
