@@ -180,8 +180,8 @@ export class Kernel implements KernelBase {
       }
       this.kho.initMemory(this.#early, sizes)
       this.#openPages()
-      this.#initcalls()
       this.#isBooted = true
+      this.#initcalls()
     })
     return this
   }

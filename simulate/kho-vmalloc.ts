@@ -104,7 +104,7 @@ export class KhoVmalloc {
       for (const group of this.#groups(chunk)) {
         if ((found.length + 1) * step > total) return undefined
         if (this.#kho.restorePages(group, step) === undefined) return undefined
-        found.push(group)
+        found.push(phys(group - (group % BigInt(this.#kernel.target.pageSize))))
       }
       const next = this.#next(chunk)
       if (this.#kho.restorePages(chunk, 1) === undefined) return undefined

@@ -365,8 +365,10 @@ class FolioRecords {
     return new FolioWriter(this.#context, area)
   }
 
-  *#groups({ pages, order }: VmallocArea): Generator<Uint8Array> {
+  /** An order that does not go with the pages there are maps nothing. */
+  *#groups({ pages, order, nrPages }: VmallocArea): Generator<Uint8Array> {
     const { ram, target } = this.#context
+    if (pages.length * 2 ** order > nrPages) throw new KernelOops('nothing is mapped in vmalloc memory')
     for (const page of pages) yield ram.read(page, target.pageSize * 2 ** order)
   }
 }

@@ -83,8 +83,9 @@ export class PageCache {
     return slot === this.length || this.index(slot) >= index + 2 ** order
   }
 
-  /** The new folio's slot; undefined where another one is in the way. */
-  insert(index: number, order: number, pfn: number): number | undefined {
+  /** The new folio's slot; undefined where another one is in the way. A large one stands at its own alignment. */
+  insert(at: number, order: number, pfn: number): number | undefined {
+    const index = at - (at % 2 ** order)
     if (!this.fits(index, order)) return undefined
     const slot = this.slotFrom(index)
     if (this.length === this.#index.length) this.#resize(this.length * 2)
