@@ -75,7 +75,10 @@ function chainOf(
   for (let pa = first; pa !== 0n; ) {
     if (seen.has(pa) || blocks.length > BLOCKS_PER_STEP * edge.maxBlocks) return { blocks, end: 'cyclic' }
     seen.add(pa)
-    const header = incoming.struct<Infer<typeof khoBlockHeader>>(edge.header, pa, place)
+    const isMisaligned = reportMisaligned(incoming, edge, pa, from, place)
+    const header = isMisaligned
+      ? undefined
+      : incoming.struct<Infer<typeof khoBlockHeader>>(edge.header, pa, place)
     if (!header)
       return { blocks: [...blocks, { pa: phys(pa), next: 0n, count: 0n, pointer: from }], end: 'unknown' }
     blocks.push({ pa: phys(pa), ...header, pointer: from })
@@ -130,25 +133,26 @@ function claimBlocks(
   rule: string,
 ): void {
   const { subject } = incoming
-  const pfns = Float64Array.from(blocks, ({ pa }) => subject.pfn(pa))
-  const pointer = (index: number): PhysAddr => (blocks[index] as Block).pointer
+  const own = blocks.filter(({ pa }) => incoming.isFirstClaim(subject.pfn(pa)))
+  const pfns = Float64Array.from(own, ({ pa }) => subject.pfn(pa))
+  const pointer = (index: number): PhysAddr => (own[index] as Block).pointer
   incoming.claim(place, { rule, what: `blocks of ${edge.as}`, restore: 'folio', pages: 1, pfns, pointer })
-  for (const { pa, pointer: from } of blocks) reportMisaligned(incoming, edge, pa, from, place)
 }
 
-/** What holds entries is read at whatever address is told. */
+/** What holds entries is read at whatever address is told; what then is read is nothing to go by. */
 function reportMisaligned(
   incoming: Incoming,
   edge: ArrayEdge | BlocksEdge,
   pa: bigint,
   from: PhysAddr,
   place: Place,
-): void {
+): boolean {
   const { pageSize } = incoming.subject.target
-  if (pa % BigInt(pageSize) === 0n) return
+  if (pa % BigInt(pageSize) === 0n) return false
   const message = `what holds the ${edge.as} does not start at a page`
   const details = { pa: from, length: 8, message, expected: `a multiple of ${pageSize}`, found: hex(pa) }
   incoming.report('LUO_ADDRESS_ALIGNED', place, details)
+  return true
 }
 
 /** The checks that are made of each block, in the chain's order. */
@@ -263,13 +267,11 @@ export function readArray(
   const place = behind(listPlace, pointer, first)
   const pages = 2 ** edge.order
   const restore = edge.as === 'flbs' ? 'read' : 'folio'
-  incoming.claimUnit(
-    place,
-    { rule: preserved, what: `array of ${edge.as}`, restore, pages },
-    first,
-    pointer.pa,
-  )
-  reportMisaligned(incoming, edge, first, pointer.pa, place)
+  const claimed = { rule: preserved, what: `array of ${edge.as}`, restore, pages } as const
+  if (incoming.isFirstClaim(incoming.subject.pfn(first)))
+    incoming.claimUnit(place, claimed, first, pointer.pa)
+  if (reportMisaligned(incoming, edge, first, pointer.pa, place))
+    return { entries: [], end: 'unknown', place }
   const head = edge.header ? incoming.struct<Record<string, bigint>>(edge.header, first, place) : undefined
   if (edge.header && !head) return { entries: [], end: 'unknown', place }
   const count = head ? (head[edge.count] as bigint) : countBeside

@@ -25,7 +25,7 @@ import { beforeNul, decodeText } from './text.ts'
 /** What the sessions come to. */
 export interface IncomingSessions {
   readonly files: number
-  /** Whether all that the image says of them could be read. */
+  /** Whether all files are among them that the old kernel preserved, as far as can be seen. */
   readonly known: boolean
 }
 
@@ -85,7 +85,10 @@ class Deserializer {
     }
     if (overrun) this.#incoming.report('LUO_ARRAY_COUNT', place, { ...overrun, stage: 'open' })
     retrieveMemfds(this.#incoming, this.#files)
-    return { files: this.#files.length, known: this.#known }
+    const isPartial = ['LUO_ENTRY_BEYOND_COUNT', 'LUO_FILES_NULL', 'LUO_FILES_SHARED'].some(
+      (rule) => this.#incoming.violations(rule).length > 0,
+    )
+    return { files: this.#files.length, known: this.#known && !isPartial }
   }
 
   #session(entry: Entry): SessionValue {

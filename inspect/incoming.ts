@@ -47,6 +47,8 @@ export class Incoming {
   readonly #violations = new Map<string, Violation[]>()
   /** Pages of records, blocks and arrays that were taken back. */
   readonly #restored = new Set<number>()
+  /** Pages of blocks and arrays that were claimed. */
+  readonly #sets = new Set<number>()
   #step = 0
 
   constructor(subject: Subject) {
@@ -83,6 +85,13 @@ export class Incoming {
   claimUnit(place: Place, claimed: Omit<Claimed, 'pfns' | 'pointer'>, pa: bigint, pointer: PhysAddr): void {
     const pfns = Float64Array.of(this.subject.pfn(pa))
     this.claim(place, { ...claimed, pfns, pointer: () => pointer })
+  }
+
+  /** Whether nobody has claimed the page of a set of entries before. */
+  isFirstClaim(pfn: number): boolean {
+    if (this.#sets.has(pfn)) return false
+    this.#sets.add(pfn)
+    return true
   }
 
   /** Bytes that the kernel reads; undefined, with a remark where they are preserved, if the image lacks them. */

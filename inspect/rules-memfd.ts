@@ -146,6 +146,9 @@ const TAKEN: readonly (readonly [
   ],
 ]
 
+/** Of fields that memfd-v2 brought. */
+const SINCE_V2 = ['MEMFD_SEAL_EXEC', 'MEMFD_FLAGS']
+
 const vmallocRules: readonly Rule[] = [
   refuses({ id: 'KHO_VMALLOC_TOTAL', stage: 'retrieve', check: met('KHO_VMALLOC_TOTAL') }),
   silent({
@@ -216,6 +219,15 @@ export const memfdRules: readonly Rule[] = [
     },
   }),
   ...TAKEN.map(([id, outcome, severity, source, why]) =>
-    silent({ ...memfd, id, outcome, severity, source, why, check: met(id) }),
+    silent({
+      ...memfd,
+      ...(SINCE_V2.includes(id) && { since: 'kho-v2' }),
+      id,
+      outcome,
+      severity,
+      source,
+      why,
+      check: met(id),
+    }),
   ),
 ]

@@ -178,7 +178,7 @@ const arrays: readonly Case[] = [
   ['sessions at 0', field(HEADER, 0n), 'corrupts', 'LUO_SESSIONS_PRESERVED'],
   ['sessions where no memory is', field(HEADER, WILD), 'corrupts', 'LUO_SESSIONS_PRESERVED'],
   ['one session less', sessions(0n, 2n), 'loses', 'LUO_ENTRY_BEYOND_COUNT'],
-  ['no session', sessions(0n, 0n), 'loses', 'LUO_FLB_REFERENCES'],
+  ['no session', sessions(0n, 0n), 'loses', 'LUO_ENTRY_BEYOND_COUNT'],
   ['an empty session counted', sessions(0n, 4n), 'takes-over', 'LUO_SESSION_NAME_EMPTY'],
   ['two empty sessions counted', sessions(0n, 5n), 'device-fails', 'LUO_SESSION_NAME'],
   ['all sessions there can be', sessions(0n, MAX), 'device-fails', 'LUO_SESSION_NAME'],
