@@ -35,20 +35,22 @@ const releaseName = text(`a release such as ${releases.at(-1)?.name}`)
 /** One value for all releases, or by the first release that it holds for. */
 export type ByRelease<T> = { readonly every: T } | { readonly since: ReadonlyMap<string, T> }
 
-function byRelease<T>(element: Shape<T>): Shape<ByRelease<T>> {
+/** `own` are the keys of the element where it is a map itself. */
+function byRelease<T>(element: Shape<T>, own: readonly string[] = []): Shape<ByRelease<T>> {
   const expects = `${element.expects}, or a map of these by release`
   return {
     expects,
     read(value, path, report) {
-      const isByRelease = value instanceof Map && [...value.keys()].every(isRelease)
-      if (!isByRelease || value.size === 0) {
+      if (!(value instanceof Map) || own.some((key) => value.has(key))) {
         const every = element.read(value, path, report)
         return every === undefined ? undefined : { every }
       }
       const since = new Map<string, T>()
       for (const [key, one] of value) {
+        const release = releaseFor(String(key))
         const read = element.read(one, [...path, String(key)], report)
-        if (read !== undefined) since.set(releaseFor(String(key))?.name as string, read)
+        if (!release) report.wrongKey([...path, String(key)], `unknown release ${describe(key)}`)
+        else if (read !== undefined) since.set(release.name, read)
       }
       return { since }
     },
@@ -62,10 +64,6 @@ function byRelease<T>(element: Shape<T>): Shape<ByRelease<T>> {
 }
 
 const RELEASE = '^(linux-|v)?[0-9]+\\.[0-9]+(\\.[0-9]+)?$|^kho-v2$'
-
-function isRelease(key: unknown): boolean {
-  return typeof key === 'string' && releaseFor(key) !== undefined
-}
 
 /** From one release to another, both included. */
 const releaseSpan = object('releases', {
@@ -403,7 +401,7 @@ const stepFields = {
   title: optional(text(), 'What the step shows.'),
   ...verbs,
   expect: optional(
-    byRelease(expectation),
+    byRelease(expectation, ['ok', 'next']),
     'What comes of it: ok (if left out), an error, panic, blocks, no_handover; or so many that are ok, then something else.',
   ),
   only: optional(only, 'Releases on which it is done; on the others it is left out.'),
