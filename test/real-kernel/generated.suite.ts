@@ -96,7 +96,7 @@ describe.skipIf(why).each(Object.entries(makers))(titled('scenarios, %s', why), 
     const facts = factsOf(scenario.text, { pageSize: PAGE, lists: 'block', limit: Number.POSITIVE_INFINITY })
     const expected = expectationOf(facts)
     const report = await boot({
-      ...(await make(scenario)),
+      ...image,
       retrieve: expected,
       commandLine: parameters(facts),
     })
