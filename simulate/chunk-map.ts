@@ -155,22 +155,35 @@ export function walkChunks({ ram, target, edge }: ChunkStore, first: PhysAddr, v
   const elementBytes = layoutOf(khoserMemBitmapPtr, target).size
   const bitmapBytes = layoutOf(edge.bitmap, target).size
   const shift = pageShift(target.pageSize)
+  const zeroIsEmpty =
+    ram.contains(phys(0), bitmapBytes) && ram.read(phys(0), bitmapBytes).every((byte) => byte === 0)
   const seen = new Set<bigint>()
   for (let chunk: bigint = first; chunk !== 0n; ) {
     if (seen.has(chunk)) return false
     seen.add(chunk)
     const hdr = decodeStruct(khoserMemChunkHdr, ram.read(phys(chunk), headerBytes), target)
+    const start = chunk + BigInt(headerBytes)
     for (let index = 0; index < hdr.num_elms; index++) {
-      const at = phys(chunk + BigInt(headerBytes + index * elementBytes))
+      const at = phys(start + BigInt(index * elementBytes))
+      // A count that is far too high leads over memory of zeros: bitmaps at address 0 that hold nothing.
+      if (zeroIsEmpty && ram.contains(at, 1) && !ram.isKnown(at)) {
+        index += Math.floor((target.pageSize - Number(at % BigInt(target.pageSize))) / elementBytes) - 1
+        continue
+      }
       const entry = decodeStruct(khoserMemBitmapPtr, ram.read(at, elementBytes), target)
-      const frame = Number(entry.phys_start >> BigInt(shift))
       forEachBit(ram.read(phys(entry.bitmap), bitmapBytes), (bit) => {
-        visit(frame + bit * 2 ** hdr.order, hdr.order)
+        visit(frameOf(entry.phys_start, bit, hdr.order, shift), hdr.order)
       })
     }
     chunk = hdr.next
   }
   return true
+}
+
+/** `phys_start + (bit << (order + PAGE_SHIFT))` in 64 bits; the processor takes six bits of the shift. */
+function frameOf(start: bigint, bit: number, order: number, shift: number): number {
+  const offset = BigInt(bit) << BigInt((order + shift) & 63)
+  return Number(BigInt.asUintN(64, start + offset) >> BigInt(shift))
 }
 
 function chunkCapacity(chunk: StructType, target: Target): number {

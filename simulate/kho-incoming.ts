@@ -146,14 +146,16 @@ export class KhoIncoming {
 
   /** kho_preserved_memory_reserve(), deserialize_bitmap() */
   #reserver(): UnitVisitor {
-    const { pages, target, spec } = this.#kernel
+    const { pages, ram, target, spec } = this.#kernel
     const shift = pageShift(target.pageSize)
+    const last = Number((ram.ranges.at(-1)?.end ?? 0n) / BigInt(target.pageSize))
     return (frame, order) => {
-      const bytes =
-        spec.traits.wideUnits || order + shift < 31 ? 2 ** Math.max(0, order) : this.#wrapped(order)
+      const isExact = spec.traits.wideUnits || order + shift < 31
+      const nrPages = isExact ? 2 ** Math.max(0, order) : this.#wrapped(order)
       this.#checkStructPage(frame)
-      this.#early.reserveFrames(frame, frame + bytes)
-      this.preserved.add(frame, frame + bytes)
+      const end = Math.min(frame + nrPages, Math.max(last, frame + 1))
+      this.#early.reserveFrames(frame, end)
+      this.preserved.add(frame, end)
       pages.markPreserved(frame, order)
     }
   }

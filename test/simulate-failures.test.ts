@@ -1,0 +1,82 @@
+/** Failures put into simulated kernels: no memory for the n-th page of a boot, words that change between two. */
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { type PhysAddr, phys } from '../abi/memory.ts'
+import { failed } from '../simulate/answer.ts'
+import { Kernel } from '../simulate/kernel.ts'
+import { simulatedReleases } from '../simulate/release.ts'
+import { held, linesOf, must, pageWith } from './support/captured.ts'
+
+const CMDLINE = 'kho=on kho_scratch=16M,16M,16M reserve_mem=64K:4096:trace'
+
+function accounted(kernel: Kernel): void {
+  const { total, free, allocated, preserved, scratch, reserved } = kernel.pages.census()
+  expect(free + allocated + preserved + scratch + reserved).toBe(total)
+  expect(Math.min(free, allocated, preserved, scratch, reserved)).toBeGreaterThanOrEqual(0)
+}
+
+test.each(simulatedReleases)(
+  '%s: at the n-th page without memory in kho_init() KHO is off, scratch memory is freed, nothing is lost',
+  (release) => {
+    let failures = 0
+    for (let n = 1; n < 20; n++) {
+      const kernel = Kernel.boot({
+        release,
+        cmdline: CMDLINE,
+        subsystems: (built) => [{ early: () => built.pages.failAt(n) }],
+      })
+      accounted(kernel)
+      if (kernel.kho.enabled) break
+      failures++
+      expect(kernel.pages.census().scratch).toBe(0)
+      expect(must(kernel.kexec()).kho.isKhoBoot).toBe(false)
+      const rest = kernel.spec.form.map.kind === 'radix' ? held(kernel) : []
+      expect(rest).toEqual([])
+    }
+    expect(failures).toBeGreaterThan(0)
+  },
+)
+
+/** A handover with pages, a region and the test module's data. */
+function old(release: string): Kernel {
+  const kernel = Kernel.boot({ release, cmdline: CMDLINE, config: { testKho: true } })
+  for (let number = 0; number < 20; number++)
+    must(kernel.kho.preserveFolio(pageWith(kernel, `page ${number}`)))
+  if (kernel.spec.traits.hasFinalize) must(kernel.kho.outgoing.writeFinalize('1'))
+  return kernel
+}
+
+test.each(simulatedReleases)(
+  '%s: whatever word of the handover changes, the next kernel boots, refuses or dies, and accounts for its pages',
+  (release) => {
+    const kernel = old(release)
+    const own = [...(kernel.kho.outgoing.map?.ownPages() ?? []), kernel.kho.outgoing.rootFdt]
+    const places = own.filter((pa): pa is PhysAddr => pa !== undefined)
+    const handover = kernel.reboot()
+    if (!handover || failed(handover)) throw new Error('no handover')
+    const seen = new Set<string>()
+    fc.assert(
+      fc.property(
+        fc.nat({ max: places.length - 1 }),
+        fc.oneof(fc.nat({ max: 60 }), fc.nat({ max: 511 })),
+        fc.oneof(
+          fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }),
+          fc.constantFrom(0n, 1n, (1n << 64n) - 1n, 4096n),
+        ),
+        (place, word, value) => {
+          const bytes = new Uint8Array(8)
+          new DataView(bytes.buffer).setBigUint64(0, value, true)
+          const ram = handover.ram.fork()
+          ram.write(phys((places[place] ?? 0n) + BigInt(word * 8)), bytes)
+          const next = Kernel.takeOver({ ...handover, ram }, { release, cmdline: CMDLINE })
+          if (next.state === 'running') accounted(next)
+          else expect(linesOf(next).at(-1)).toMatch(/^Kernel panic|^BUG/)
+          seen.add(next.state === 'crashed' ? 'dies' : next.kho.isKhoBoot ? 'boots' : 'refuses')
+        },
+      ),
+      { seed: 421, numRuns: 40 },
+    )
+    expect(seen).toContain('boots')
+    expect(seen.size).toBeGreaterThan(1)
+  },
+)
