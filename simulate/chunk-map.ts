@@ -14,7 +14,7 @@ import { decodeStruct } from '../inspect/record.ts'
 import { type Answer, failed } from './answer.ts'
 import type { PreservedMap } from './preserved-map.ts'
 import type { MachineRam } from './ram.ts'
-import { forEachBit, type UnitVisitor } from './units.ts'
+import { forEachBit, type UnitVisitor, WalkBudget } from './units.ts'
 
 export interface ChunkStore {
   readonly ram: MachineRam
@@ -146,21 +146,17 @@ export class ChunkMap implements PreservedMap {
   }
 }
 
-/**
- * kho_mem_deserialize() over what the old kernel left: counts and pointers are taken as they are. A chain
- * that comes back to itself holds the kernel for ever; it ends here after as many chunks as RAM has pages.
- */
-export function walkChunks({ ram, target, edge }: ChunkStore, first: PhysAddr, visit: UnitVisitor): boolean {
+/** kho_mem_deserialize() over what the old kernel left: counts and pointers are taken as they are. */
+export function walkChunks({ ram, target, edge }: ChunkStore, first: PhysAddr, visit: UnitVisitor): void {
   const headerBytes = layoutOf(khoserMemChunkHdr, target).size
   const elementBytes = layoutOf(khoserMemBitmapPtr, target).size
   const bitmapBytes = layoutOf(edge.bitmap, target).size
   const shift = pageShift(target.pageSize)
   const zeroIsEmpty =
     ram.contains(phys(0), bitmapBytes) && ram.read(phys(0), bitmapBytes).every((byte) => byte === 0)
-  const seen = new Set<bigint>()
+  const budget = new WalkBudget()
   for (let chunk: bigint = first; chunk !== 0n; ) {
-    if (seen.has(chunk)) return false
-    seen.add(chunk)
+    budget.page(chunk)
     const hdr = decodeStruct(khoserMemChunkHdr, ram.read(phys(chunk), headerBytes), target)
     const start = chunk + BigInt(headerBytes)
     for (let index = 0; index < hdr.num_elms; index++) {
@@ -172,12 +168,12 @@ export function walkChunks({ ram, target, edge }: ChunkStore, first: PhysAddr, v
       }
       const entry = decodeStruct(khoserMemBitmapPtr, ram.read(at, elementBytes), target)
       forEachBit(ram.read(phys(entry.bitmap), bitmapBytes), (bit) => {
+        budget.unit()
         visit(frameOf(entry.phys_start, bit, hdr.order, shift), hdr.order)
       })
     }
     chunk = hdr.next
   }
-  return true
 }
 
 /** `phys_start + (bit << (order + PAGE_SHIFT))` in 64 bits; the processor takes six bits of the shift. */

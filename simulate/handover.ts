@@ -12,6 +12,7 @@ import { FrameRanges } from '../encode/page-allocator.ts'
 import { type Answer, Failure } from './answer.ts'
 import { walkChunks } from './chunk-map.ts'
 import type { KernelBase } from './context.ts'
+import { isCrash } from './crash.ts'
 import type { Kho } from './kho.ts'
 import type { KhoData } from './kho-incoming.ts'
 import { walkRadix } from './radix-map.ts'
@@ -81,10 +82,15 @@ function heldRanges(kernel: KernelBase, kho: Kho, image: KexecImage): readonly P
     frames.add(frame, frame + 1)
   }
   const { map } = kho.outgoing
-  if (map?.root !== undefined) {
-    walkMap(kernel, map.root, (frame, order) => frames.add(frame, frame + 2 ** order))
+  try {
+    if (map?.root !== undefined) {
+      walkMap(kernel, map.root, (frame, order) => frames.add(frame, frame + 2 ** order))
+    }
+    for (const pa of map?.ownPages() ?? []) page(pa)
+  } catch (error) {
+    // A map that was damaged on purpose; the kernel that leaves does not look at it.
+    if (!isCrash(error)) throw error
   }
-  for (const pa of map?.ownPages() ?? []) page(pa)
   page(image.scratchArray)
   if (image.fdt !== undefined) page(image.fdt)
   return frames.merged().map((range) => ram.rangeOf(range))

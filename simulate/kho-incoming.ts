@@ -137,9 +137,7 @@ export class KhoIncoming {
     if (map === undefined) {
       if (edge.kind === 'radix') this.fdt = undefined
     } else if (edge.kind === 'radix') walkRadix({ ram, target, edge }, map, { unit: visit })
-    else if (!walkChunks({ ram, target, edge }, map, visit)) {
-      throw new KernelOops('the chain of chunks has no end: the kernel hangs')
-    }
+    else walkChunks({ ram, target, edge }, map, visit)
     if (!spec.traits.restoresRootFdt || this.fdt === undefined) return
     if (this.restorePage(this.fdt, 'folio') === undefined) say('KHO_FDT_FOLIO')
   }

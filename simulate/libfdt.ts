@@ -35,6 +35,8 @@ export const LIBFDT = {
 } as const
 
 const ANY: Target = { pageSize: 4096 }
+/** KHO's trees take a few pages at most. */
+const MAX_FDT_BYTES = 1 << 24
 
 /** fdt_check_header(): 0, or why the kernel cannot use the blob. */
 export function checkHeader(ram: Ram, pa: PhysAddr): number {
@@ -63,8 +65,12 @@ function checkBlocks(header: Infer<typeof fdtHeader>): number {
 
 /** The tree at an address; undefined where libfdt answers every question with an error. */
 export function fdtAt(ram: Ram, pa: PhysAddr): FdtNode | undefined {
-  const length = fdtTotalSize(ram.read(pa, FDT_HEADER_SIZE))
-  return length === undefined ? undefined : readFdt(ram.read(pa, length)).root
+  const total = fdtTotalSize(ram.read(pa, FDT_HEADER_SIZE))
+  if (total === undefined) return undefined
+  let length = Math.min(total, MAX_FDT_BYTES)
+  // libfdt looks at what the tree uses only, however much the header claims.
+  while (!ram.contains(pa, length)) length = Math.floor(length / 2)
+  return readFdt(ram.read(pa, length)).root
 }
 
 /** fdt_getprop() */

@@ -13,7 +13,7 @@ import { type Answer, Failure, failed } from './answer.ts'
 import type { Pages } from './core.ts'
 import type { PreservedMap } from './preserved-map.ts'
 import type { MachineRam } from './ram.ts'
-import { forEachBit, log2Floor, type UnitVisitor } from './units.ts'
+import { forEachBit, log2Floor, type UnitVisitor, WalkBudget } from './units.ts'
 
 /** What a tree is stored in and how. */
 export interface RadixStore {
@@ -72,8 +72,10 @@ export class RadixMap implements PreservedMap {
     yield* this.#below(this.root, this.#shape.depth - 1)
   }
 
-  *#below(pa: PhysAddr, level: number): Generator<PhysAddr> {
-    if (level > 0) for (const [, child] of children(this.#ram, pa)) yield* this.#below(child, level - 1)
+  *#below(pa: PhysAddr, level: number, budget = new WalkBudget()): Generator<PhysAddr> {
+    budget.page(pa)
+    if (level > 0)
+      for (const [, child] of children(this.#ram, pa)) yield* this.#below(child, level - 1, budget)
     yield pa
   }
 
@@ -146,12 +148,15 @@ export interface RadixVisitor {
 export function walkRadix({ ram, target, edge }: RadixStore, root: PhysAddr, visitor: RadixVisitor): void {
   const shape = radixShape(edge, target)
   const { leafLog2, tableLog2, order0Log2 } = shape
+  const budget = new WalkBudget()
   const walk = (pa: PhysAddr, level: number, key: number): void => {
+    budget.page(pa)
     visitor.node?.(pa)
     if (level === 0) {
       if (!visitor.unit) return
       const { unit } = visitor
       forEachBit(ram.read(pa, layoutOf(edge.leaf, target).size), (bit) => {
+        budget.unit()
         const found = key + bit
         const top = found === 0 ? -1 : log2Floor(found)
         const order = order0Log2 - top

@@ -4,8 +4,33 @@
  * Source: kernel/liveupdate/kexec_handover.c: kho_preserve_pages(), __kho_preserve_pages_order().
  */
 
+import { KernelOops } from './crash.ts'
+
 /** What a walk over a map calls for each unit: first frame and order. Frames are exact up to 2^53. */
 export type UnitVisitor = (frame: number, order: number) => void
+
+/** Units that a walk reads before the kernel counts as hung: a damaged map names the same memory for ever. */
+const MAX_UNITS = 2 ** 26
+/** Pages of a map that are reached a second time before that; a sound one has none. */
+const MAX_REPEATS = 1024
+
+/** Ends walks that the real kernel would be stuck in. */
+export class WalkBudget {
+  readonly #seen = new Set<bigint>()
+  #repeats = 0
+  #units = 0
+
+  page(pa: bigint): void {
+    if (!this.#seen.has(pa)) this.#seen.add(pa)
+    else if (++this.#repeats > MAX_REPEATS) throw new KernelOops(LOCKUP)
+  }
+
+  unit(): void {
+    if (++this.#units > MAX_UNITS) throw new KernelOops(LOCKUP)
+  }
+}
+
+const LOCKUP = 'soft lockup - CPU#0 stuck'
 
 /** count_trailing_zeros() of a frame number, at most 52. */
 export function trailingZeros(frame: number): number {

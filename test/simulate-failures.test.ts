@@ -80,3 +80,47 @@ test.each(simulatedReleases)(
     expect(seen.size).toBeGreaterThan(1)
   },
 )
+
+/** The pages of a map as a real kernel would follow them for hours. */
+const endless: readonly (readonly [string, string, (kernel: Kernel, root: PhysAddr) => void])[] = [
+  [
+    'linux-7.3',
+    'a tree whose root is its own child at every index',
+    (kernel, root) => {
+      const view = new DataView(new ArrayBuffer(4096))
+      for (let at = 0; at < 4096; at += 8) view.setBigUint64(at, root, true)
+      kernel.ram.write(root, new Uint8Array(view.buffer))
+    },
+  ],
+  [
+    'linux-6.19',
+    'a chunk that follows itself',
+    (kernel, root) => {
+      const next = new Uint8Array(8)
+      new DataView(next.buffer).setBigUint64(0, root, true)
+      kernel.ram.write(root, next)
+    },
+  ],
+  [
+    'linux-6.19',
+    'a chunk that counts all 32 bits of elements',
+    (kernel, root) => kernel.ram.write(phys(root + 12n), new Uint8Array([255, 255, 255, 255])),
+  ],
+]
+
+test.each(endless)('%s: %s ends the next kernel, not the simulation', (release, _, damage) => {
+  const kernel = old(release)
+  const { root } = kernel.kho.outgoing.map ?? {}
+  if (root === undefined) throw new Error('no map')
+  damage(kernel, root)
+  expect(must(kernel.kexec()).state).toBe('crashed')
+})
+
+test('an FDT that claims 2 GiB costs what it holds', () => {
+  const kernel = old('linux-7.3')
+  const { fdt } = kernel.reserveMem
+  if (fdt === undefined) throw new Error('no FDT')
+  kernel.ram.write(phys(fdt + 4n), new Uint8Array([0x7f, 0xff, 0xff, 0xff]))
+  const next = must(kernel.kexec())
+  expect(next.reserveMem.regions.map(({ revived }) => revived)).toEqual([true])
+})
