@@ -76,9 +76,11 @@ function chainOf(
     if (seen.has(pa) || blocks.length > BLOCKS_PER_STEP * edge.maxBlocks) return { blocks, end: 'cyclic' }
     seen.add(pa)
     const isMisaligned = reportMisaligned(incoming, edge, pa, from, place)
-    const header = isMisaligned
-      ? undefined
-      : incoming.struct<Infer<typeof khoBlockHeader>>(edge.header, pa, place)
+    const isSpent = incoming.budget.takeRecords(1) === 0
+    const header =
+      isMisaligned || isSpent
+        ? undefined
+        : incoming.struct<Infer<typeof khoBlockHeader>>(edge.header, pa, place)
     if (!header)
       return { blocks: [...blocks, { pa: phys(pa), next: 0n, count: 0n, pointer: from }], end: 'unknown' }
     blocks.push({ pa: phys(pa), ...header, pointer: from })
@@ -215,7 +217,8 @@ function entriesOf(
   const entries: Entry[] = []
   for (const [index, { pa, count }] of blocks.entries()) {
     const start = phys(pa + head)
-    const bytes = incoming.bytes(start, capacity * size, place)
+    const isSpent = incoming.budget.takeRecords(Number(count)) < Number(count)
+    const bytes = isSpent ? undefined : incoming.bytes(start, capacity * size, place)
     if (!bytes) return { entries, end: 'unknown', place }
     for (let i = 0; i < Number(count); i++)
       entries.push({ pa: phys(start + BigInt(i * size)), bytes: bytes.subarray(i * size, (i + 1) * size) })
@@ -280,7 +283,7 @@ export function readArray(
   const capacity = arrayCapacity(edge, target)
   const fitting = count < BigInt(capacity) ? Number(count) : capacity
   const bytes = readLeading(incoming.subject.memory, start, capacity * size)
-  const held = Math.min(fitting, Math.floor(bytes.length / size))
+  const held = incoming.budget.takeRecords(Math.min(fitting, Math.floor(bytes.length / size)))
   if (held < fitting) incoming.bytes(start + BigInt(held * size), size, place)
   reportBeyond(incoming, edge, { pa: start, bytes, size, count: fitting }, place)
   const entries = Array.from(

@@ -54,8 +54,8 @@ export class FolioReader {
   /** Folios in order of their records: frame, first page in the file, pages. */
   #pfns = new Float64Array(0)
   #starts = new Float64Array(0)
-  #pages = new Float64Array(0)
-  #records = new Float64Array(0)
+  #orders = new Uint8Array(0)
+  #records = new Uint32Array(0)
   #count = 0
   /** Records of zeros. */
   readonly #empty: number[] = []
@@ -75,6 +75,7 @@ export class FolioReader {
   read(area: IncomingArea, count: number, capacity: number): void {
     const { subject } = this.#incoming
     const perGroup = area.groupBytes / this.elementSize
+    if (this.#incoming.budget.takeElements(count) < count) return
     this.#addressOf = (record) =>
       phys(
         subject.address(area.groups[Math.floor(record / perGroup)] as number) +
@@ -82,8 +83,8 @@ export class FolioReader {
       )
     this.#pfns = new Float64Array(count)
     this.#starts = new Float64Array(count)
-    this.#pages = new Float64Array(count)
-    this.#records = new Float64Array(count)
+    this.#orders = new Uint8Array(count)
+    this.#records = new Uint32Array(count)
     for (let first = 0; first < capacity; first += perGroup) {
       const records = Math.min(perGroup, capacity - first)
       const bytes = this.#incoming.bytes(this.#addressOf(first), records * this.elementSize, this.#file.place)
@@ -122,7 +123,7 @@ export class FolioReader {
     if (index < previous) this.#note(6, record, `page ${index} behind page ${previous}`)
     this.#pfns[this.#count] = pfn
     this.#starts[this.#count] = Math.floor(index / pages) * pages
-    this.#pages[this.#count] = pages
+    this.#orders[this.#count] = order
     this.#records[this.#count] = record
     this.#count += 1
   }
@@ -219,16 +220,16 @@ export class FolioReader {
 
   /** shmem_add_to_page_cache() finds the place taken. */
   #checkIndexes(): boolean {
-    const order = ascending(this.#starts, this.#count)
+    const folioAt = ascending(this.#starts, this.#count)
     for (let i = 1; i < this.#count; i++) {
-      const [a, b] = [order[i - 1] as number, order[i] as number]
-      if ((this.#starts[a] as number) + (this.#pages[a] as number) <= (this.#starts[b] as number)) continue
+      const [a, b] = [folioAt(i - 1), folioAt(i)]
+      if (this.#end(a) <= (this.#starts[b] as number)) continue
       const later = Math.max(a, b)
       const record = this.#records[later] as number
       this.#report('MEMFD_INDEX', record, {
         message: `folio ${later} stands where folio ${Math.min(a, b)} is`,
         expected: 'a place of its own in the file',
-        found: `page ${this.#starts[later]}, ${this.#pages[later]} pages`,
+        found: `page ${this.#starts[later]}, ${2 ** (this.#orders[later] as number)} pages`,
         log: [record, -ERRNO.EEXIST],
       })
       return true
@@ -236,14 +237,17 @@ export class FolioReader {
     return false
   }
 
+  /** The first page of the file behind a folio. */
+  #end(folio: number): number {
+    return (this.#starts[folio] as number) + 2 ** (this.#orders[folio] as number)
+  }
+
   /** Every page of the file is in a folio: the old kernel fills holes before it preserves a file. */
   #checkCoverage(): void {
-    const order = ascending(this.#starts, this.#count)
+    const folioAt = ascending(this.#starts, this.#count)
     let next = 0
-    for (let i = 0; i < this.#count && (this.#starts[order[i] as number] as number) <= next; i++) {
-      const folio = order[i] as number
-      next = Math.max(next, (this.#starts[folio] as number) + (this.#pages[folio] as number))
-    }
+    for (let i = 0; i < this.#count && (this.#starts[folioAt(i)] as number) <= next; i++)
+      next = Math.max(next, this.#end(folioAt(i)))
     if (next >= this.#pagesOfFile) return
     const hasHoles = (this.#tallies[3] as Tally).count > 0
     if (hasHoles) return
@@ -261,14 +265,14 @@ function tally(rule: string, message: string, expected: string): Tally {
   return { rule, message, expected, count: 0, first: undefined }
 }
 
-/** Positions in ascending order of their values; as they are where they ascend already. */
-function ascending(values: Float64Array, count: number): Uint32Array {
+/** Which value is number `i` in ascending order; they mostly are in it already. */
+function ascending(values: Float64Array, count: number): (i: number) => number {
+  let sorted = 1
+  while (sorted < count && (values[sorted - 1] as number) <= (values[sorted] as number)) sorted += 1
+  if (sorted >= count) return (i) => i
   const order = Uint32Array.from({ length: count }, (_, i) => i)
-  for (let i = 1; i < count; i++) {
-    if ((values[i - 1] as number) > (values[i] as number))
-      return order.sort((a, b) => (values[a] as number) - (values[b] as number) || a - b)
-  }
-  return order
+  order.sort((a, b) => (values[a] as number) - (values[b] as number) || a - b)
+  return (i) => order[i] as number
 }
 
 /** Position of the first value that another one before it has. */

@@ -8,6 +8,7 @@ import { formatPath, type Path } from '../abi/fault.ts'
 import { layoutOf } from '../abi/layout.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import type { StructType } from '../abi/schema.ts'
+import { Budget } from './budget.ts'
 import type { ClaimGroup, Restore } from './claim.ts'
 import type { Place } from './faults.ts'
 import { readBytes } from './read.ts'
@@ -47,6 +48,8 @@ export class Incoming {
   readonly #violations = new Map<string, Violation[]>()
   /** Pages of records, blocks and arrays that were taken back. */
   readonly #restored = new Set<number>()
+  /** What one judgement may cost. */
+  readonly budget = new Budget()
   /** Pages of blocks and arrays that were claimed. */
   readonly #sets = new Set<number>()
   #step = 0
