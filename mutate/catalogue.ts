@@ -4,14 +4,26 @@ import { rules } from '../inspect/rules.ts'
 import type { TargetKernel } from '../inspect/target-kernel.ts'
 import { holdsFor } from '../inspect/validate.ts'
 import { type Change, isUnfit } from './change.ts'
+import { blobFaults } from './faults-blobs.ts'
 import { khoFaults } from './faults-kho.ts'
+import { luoFaults } from './faults-luo.ts'
 import { mapFaults } from './faults-map.ts'
+import { memfdFaults } from './faults-memfd.ts'
 import { scratchFaults } from './faults-scratch.ts'
+import { subtreeFaults } from './faults-subtree.ts'
 import type { NamedFault } from './named-fault.ts'
 import { Random } from './random.ts'
 import type { Site } from './site.ts'
 
-export const faults: readonly NamedFault[] = [...khoFaults, ...scratchFaults, ...mapFaults]
+export const faults: readonly NamedFault[] = [
+  ...khoFaults,
+  ...scratchFaults,
+  ...mapFaults,
+  ...subtreeFaults,
+  ...blobFaults,
+  ...luoFaults,
+  ...memfdFaults,
+]
 
 export function faultNamed(name: string): NamedFault | undefined {
   return faults.find((fault) => fault.name === name)

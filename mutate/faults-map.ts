@@ -1,6 +1,6 @@
 /** Faults of the map of preserved memory: its pages and what their bits say. */
-import { khoserMemChunkHdr, radixShape } from '../abi/kho-map.ts'
-import { fieldOf } from '../abi/layout.ts'
+import { khoMemPhysBits512, khoserMemBitmapPtr, khoserMemChunkHdr, radixShape } from '../abi/kho-map.ts'
+import { fieldOf, layoutOf } from '../abi/layout.ts'
 import { memoryOrders } from '../abi/machine.ts'
 import type { MapPage } from '../inspect/map.ts'
 import type { Change, Unfit } from './change.ts'
@@ -46,6 +46,9 @@ function freeUnit(site: Site, order: number): PlacedUnit | undefined {
   const pa = site.freePages(64).find((page) => page % size === 0n)
   return pa === undefined ? undefined : { pa, order }
 }
+
+/** Bytes of the smaller kind of bitmap. */
+const BITMAP_BYTES = BigInt(layoutOf(khoMemPhysBits512, { pageSize: 4096 }).size)
 
 /** What refers to the units of a chunk that cannot be read. */
 const CHUNK_LOST = ['KHO_TEST_PRESERVED', 'MEMFD_FOLIO', 'MEMFD_COVERAGE']
@@ -118,6 +121,21 @@ export const mapFaults: readonly NamedFault[] = [
     apply: (site) => {
       const chunk = pagesOf(site, 'chunk').at(-1)
       return chunk ? site.word(inChunk(site, chunk, 'num_elms'), site.pageSize, 4) : NO_CHUNKS
+    },
+  },
+  {
+    name: 'bitmap-of-other-size',
+    doc: 'A bitmap starts inside of a page, as only those of 512 bytes do; the next kernel reads whole pages.',
+    class: 'map',
+    rule: 'KHO_MAP_FORM',
+    follows: ['MEMFD_FOLIO', 'MEMFD_COVERAGE'],
+    span: { since: 'linux-6.17.9', until: 'linux-7.0' },
+    apply: (site) => {
+      const chunk = pagesOf(site, 'chunk').at(-1)
+      if (!chunk) return NO_CHUNKS
+      const { offset } = fieldOf(khoserMemBitmapPtr, 'bitmap', site.target)
+      const pointer = chunk.pa + BigInt(layoutOf(khoserMemChunkHdr, site.target).size + offset)
+      return site.word(pointer, (site.wordAt(pointer) ?? 0n) + BITMAP_BYTES)
     },
   },
   {

@@ -69,14 +69,16 @@ export class FdtSite {
     return this.replace(node, name, new TextEncoder().encode(`${text}\0`))
   }
 
-  /** Gives a node another name that takes as much room. */
+  /** Gives a node another name that takes no more room; what is left over becomes padding. */
   rename(node: FdtNode | undefined, name: string): Change {
     const room = (length: number): number => Math.ceil((length + 1) / FDT_TAG_ALIGN) * FDT_TAG_ALIGN
-    if (!node || room(node.nameBytes.length) !== room(name.length))
+    const own = room(name.length)
+    if (!node || room(node.nameBytes.length) < own)
       return { unfit: `there is no node with room for the name ${name}` }
-    const bytes = new Uint8Array(room(name.length))
+    const bytes = new Uint8Array(own)
     bytes.set(new TextEncoder().encode(name))
-    return [{ pa: this.#at(node.nameOffset), bytes }]
+    const rest = this.#nops(node.nameOffset + own, node.nameOffset + room(node.nameBytes.length))
+    return [{ pa: this.#at(node.nameOffset), bytes }, ...rest]
   }
 
   /** Puts a token over the one at an offset of the blob. */

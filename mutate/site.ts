@@ -48,11 +48,20 @@ export class Site {
    * Keys are plain ones.
    */
   nodes(pattern: string): readonly Node[] {
-    let found: readonly Node[] = [this.handover.tree]
-    for (const step of pattern.split(/\.|(?=\[\*\])/)) {
-      found = found.flatMap((node) => (step === '[*]' ? itemsOf(node) : (child(node, step) ?? [])))
-    }
-    return found
+    return nodesBelow(this.handover.tree, pattern)
+  }
+
+  /** The node at a path below another one. */
+  below(node: Node, pattern: string): Node | undefined {
+    return nodesBelow(node, pattern)[0]
+  }
+
+  /** A field of the node of a subsystem in the root FDT. */
+  subtreeField(name: string, field: 'name' | 'phys' | 'size'): Node | undefined {
+    const node = this.records('subtrees[*]').find(
+      ({ segment }) => typeof segment === 'object' && segment.key === name,
+    )
+    return child(node, field)
   }
 
   /** The first node at a path for which a condition holds. */
@@ -267,6 +276,14 @@ export class Site {
     const bit = (pa - page.prefix) >> BigInt(pageShift(this.target.pageSize) + order)
     return bit >= 0n && bit < BigInt(page.length) * 8n ? bit : undefined
   }
+}
+
+function nodesBelow(root: Node, pattern: string): readonly Node[] {
+  let found: readonly Node[] = [root]
+  for (const step of pattern.split(/\.|(?=\[\*\])/)) {
+    found = found.flatMap((node) => (step === '[*]' ? itemsOf(node) : (child(node, step) ?? [])))
+  }
+  return found
 }
 
 function itemsOf(node: Node): readonly Node[] {

@@ -43,12 +43,20 @@ function baseOf(
   memory: PhysicalMemory,
   fdt: bigint,
   decode: DecodeOptions,
-  commandLine: string,
+  commandLine: string | undefined,
   release?: Release,
 ): Base {
   const handover = decodeHandover(memory, phys(fdt), decode)
   const kernel = release ? kernelOfRelease(release) : ownKernel(handover)
-  return { name, memory, handover, kernel, fdt, decode, options: { kernel, commandLine, decode } }
+  return {
+    name,
+    memory,
+    handover,
+    kernel,
+    fdt,
+    decode,
+    options: { kernel, ...(commandLine !== undefined && { commandLine }), decode },
+  }
 }
 
 interface Machine {
@@ -97,10 +105,8 @@ const FLBS = `liveupdate_test: true
 flbs:
   - { name: iommu-domains-v1, data: 0xfeed0001 }`
 
-function fixtureBase({ memory, boot, name }: Fixture, machine: Machine): Base {
-  const areas = { name: 'trace', size: '1M', align: 4096 }
+function fixtureBase({ memory, boot, name }: Fixture, machine: Machine, commandLine?: string): Base {
   const decode: DecodeOptions = { boot, pageSize: machine.pageSize }
-  const commandLine = `reserve_mem=${areas.size}:${areas.align}:${areas.name} reserve_mem=64K:65536:oops`
   return baseOf(`${name} of ${label(machine)}`, memory, boot.fdt_addr, decode, commandLine, machine.release)
 }
 
@@ -114,19 +120,22 @@ const machines: readonly Machine[] = [
   ),
 ]
 
-/** Concepts of which one of everything has too little: several chunks, and several blocks where there are blocks. */
+/**
+ * Concepts of which one of everything has too little: several chunks, several blocks or full arrays, regions
+ * of which no command line is known.
+ */
 function conceptsOf({ release, pageSize }: Machine): readonly string[] {
   const { luo } = release.versions
-  if (luo === undefined || pageSize !== 4096) return []
-  const blocks = luo === 'luo-v5' ? ['sessions-block-plus-one', 'files-block-plus-one'] : []
-  return ['multi-chunk-vmalloc', ...blocks]
+  if (luo === undefined || pageSize !== 4096) return ['reserve-mem']
+  const lists = luo === 'luo-v5' ? ['sessions-block-plus-one', 'files-block-plus-one'] : ['full-sessions']
+  return ['reserve-mem', 'multi-chunk-vmalloc', ...lists]
 }
 
 /** One of everything that a release has, encoded. */
 export async function encodedBase(machine: Machine): Promise<Base> {
   const { release, arch, pageSize } = machine
   const options = { release: release.name, arch, pageSize, name: 'everything' }
-  return fixtureBase(await fixtureFrom(everything(machine), options), machine)
+  return fixtureBase(await fixtureFrom(everything(machine), options), machine, COMMAND_LINE)
 }
 
 /** All right images, those of real kernels first. */
