@@ -10,7 +10,8 @@ export const MAX_ELEMENTS = 1 << 28
 /** Pointers of the map of preserved memory that are followed: leaves for 64 TiB of 4K pages. */
 export const MAX_MAP_STEPS = 1 << 19
 /** The same where pages are followed again and again, as a kernel would that does not look. */
-export const MAX_TRUSTED_STEPS = 1 << 15
+export const MAX_TRUSTED_STEPS = 1 << 11
+export const MAX_TRUSTED_RUNS = 1 << 16
 /** Runs of neighbouring units in the map; their number, not that of the units, is what a pass over it costs. */
 export const MAX_MAP_RUNS = 1 << 24
 /** Bytes of FDTs in all; the kernel's own have a page or a few, and each node costs many times its bytes. */

@@ -15,7 +15,7 @@ import {
 import { countOf, fieldOf, layoutOf, pageShift, type Target } from '../abi/layout.ts'
 import { hex, type PhysAddr, type PhysicalMemory, phys } from '../abi/memory.ts'
 import type { ArrayType, ChunksEdge, Infer, RadixEdge } from '../abi/schema.ts'
-import { MAX_MAP_RUNS, MAX_MAP_STEPS, MAX_TRUSTED_STEPS } from './budget.ts'
+import { MAX_MAP_RUNS, MAX_MAP_STEPS, MAX_TRUSTED_RUNS, MAX_TRUSTED_STEPS } from './budget.ts'
 import { behind, type FaultList, type Place } from './faults.ts'
 import { type MapPage, PreservedMap, type Window } from './map.ts'
 import { readBytes } from './read.ts'
@@ -85,7 +85,8 @@ class MapBuilder {
     }
     if (page.role === 'bitmap' || page.role === 'leaf') {
       this.#runs += countRuns(read.bytes)
-      if (this.#runs > MAX_MAP_RUNS) this.#spend(place, page.pa, `${MAX_MAP_RUNS} runs of units`)
+      const limit = this.#context.isTrusting ? MAX_TRUSTED_RUNS : MAX_MAP_RUNS
+      if (this.#runs > limit) this.#spend(place, page.pa, `${limit} runs of units`)
       if (this.isSpent) return undefined
     }
     this.pages.push(page)

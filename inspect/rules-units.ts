@@ -73,18 +73,25 @@ export const unitRules: readonly Rule[] = [
     check: function* (subject) {
       let end = 0
       let before: UnitRun | undefined
+      let first: { readonly run: UnitRun; readonly over: UnitRun; readonly pages: number } | undefined
+      let count = 0
       for (const run of subject.map?.allRuns() ?? []) {
+        const runEnd = run.pfn + pagesOf(run)
         if (before && run.pfn < end) {
-          yield {
-            ...atUnits(subject, run.pfn, Math.min(end - run.pfn, pagesOf(run))),
-            message: `${describe(run)} and ${describe(before)} overlap`,
-            expected: 'every page in one unit',
-            found: `${hex(subject.address(run.pfn))} in both`,
-          }
+          first ??= { run, over: before, pages: Math.min(end, runEnd) - run.pfn }
+          count += 1
         }
-        if (run.pfn + pagesOf(run) <= end) continue
-        end = run.pfn + pagesOf(run)
+        if (runEnd <= end) continue
+        end = runEnd
         before = run
+      }
+      if (!first) return
+      const { run, over, pages } = first
+      yield {
+        ...atUnits(subject, run.pfn, pages),
+        message: `${describe(run)} and ${describe(over)} overlap${count > 1 ? `, and so do ${count - 1} more` : ''}`,
+        expected: 'every page in one unit',
+        found: `${hex(subject.address(run.pfn))} in both`,
       }
     },
   }),
@@ -94,20 +101,25 @@ export const unitRules: readonly Rule[] = [
     why: 'kho_preserve_folio() and kho_preserve_pages() look for scratch only with CONFIG_KEXEC_HANDOVER_DEBUG; the next kernel was loaded there and allocates there before it reads the map.',
     source: 'kho_scratch_overlap()',
     check: function* (subject) {
-      for (const run of subject.map?.allRuns() ?? []) {
-        const start = subject.address(run.pfn)
-        const end = start + BigInt(pagesOf(run)) * BigInt(subject.target.pageSize)
-        const area = subject.scratch.find((range) => start < range.end && end > range.start)
-        if (!area) continue
-        const [from, to] = common(subject, area, run)
-        const isClaimed = subject.claimed.holds(from, to)
-        const isMuch = to - from > (Number(area.end - area.start) / subject.target.pageSize) * MUCH
+      for (const area of subject.scratch) {
+        const [first, last] = framesOf(subject, area)
+        let least: UnitRun | undefined
+        let pages = 0
+        let isClaimed = false
+        for (const run of subject.map?.allRuns() ?? []) {
+          const [from, to] = [Math.max(first, run.pfn), Math.min(last, run.pfn + pagesOf(run))]
+          if (from >= to) continue
+          least ??= run
+          pages += to - from
+          isClaimed ||= subject.claimed.holds(from, to)
+        }
+        if (!least) continue
         yield {
-          ...atUnits(subject, from, to - from),
-          message: `${describe(run)} in a scratch area`,
+          ...atUnits(subject, Math.max(first, least.pfn), pages),
+          message: `${pages} preserved pages in a scratch area`,
           expected: 'memory outside of all scratch areas',
-          found: `${hex(start)} in ${hex(area.start)} to ${hex(area.end)}`,
-          outcome: isClaimed || isMuch ? 'corrupts' : 'takes-over',
+          found: `${describe(least)} at ${hex(subject.address(least.pfn))} in ${hex(area.start)} to ${hex(area.end)}`,
+          outcome: isClaimed || pages > (last - first) * MUCH ? 'corrupts' : 'takes-over',
         }
       }
     },
@@ -245,10 +257,8 @@ function isTestOnly(path: string): boolean {
   return components.some(({ testOnly, subtree }) => testOnly && isWithin(path, `subtrees[${subtree}]`))
 }
 
-/** The frames of a run in an area. */
-function common({ target }: Subject, area: PhysRange, run: UnitRun): readonly [from: number, to: number] {
+/** The first frame of an area, and the one behind it. */
+function framesOf({ target }: Subject, area: PhysRange): readonly [first: number, last: number] {
   const page = BigInt(target.pageSize)
-  const first = Number(area.start / page)
-  const last = Number((area.end + page - 1n) / page)
-  return [Math.max(first, run.pfn), Math.min(last, run.pfn + pagesOf(run))]
+  return [Number(area.start / page), Number((area.end + page - 1n) / page)]
 }

@@ -188,3 +188,28 @@ describe('the kernel that judges', () => {
     },
   )
 })
+
+/** Entries of a page of the tree, and bits that make as many runs as there can be. */
+function filled(memory: PatchedMemory, page: bigint, word: bigint): void {
+  for (let at = 0n; at < 4096n; at += 8n) memory.writeU64(page + at, word)
+}
+
+test.each([
+  ['every entry of the root leads back to it', [[0x40958000n, 0x40958000n]]],
+  [
+    'every entry of a node leads to one leaf, every second bit of which is set',
+    [
+      [0x4095d000n, 0x4095e000n],
+      [0x4095e000n, 0x5555555555555555n],
+    ],
+  ],
+] as const)(
+  'a tree that is hostile costs seconds at most: %s',
+  (_what, pages) => {
+    const memory = new PatchedMemory(image)
+    for (const [page, word] of pages) filled(memory, page, word)
+    const { outcome } = validate(decodeHandover(memory, phys(boot.fdt_addr), { boot }), { decode: { boot } })
+    expect(outcome).toBe('corrupts')
+  },
+  10_000,
+)
