@@ -162,7 +162,7 @@ export const scratchRules: readonly Rule[] = [
     stage: 'walk',
     check: function* (subject) {
       const ram = new KnownMemory(subject.memory.ranges, subject.target.pageSize)
-      if (subject.memory.ranges.length === 0) return
+      if (subject.memory.ranges.length === 0 || subject.handover.fdt === undefined) return
       for (const range of subject.scratch) {
         if (isEmpty(range) || (ram.mayHold(range.start) && range.end <= ram.end)) continue
         yield {
