@@ -11,6 +11,7 @@
  */
 import { invariant } from '../abi/fault.ts'
 import {
+  FDT_ERR,
   FDT_LAST_COMPATIBLE_VERSION,
   FDT_MAGIC,
   FDT_RESERVE_ALIGN,
@@ -56,8 +57,7 @@ export function buildFdt(tree: FdtTree, style: FdtStyle, size: number): BuiltFdt
   return writer.built()
 }
 
-/** What libfdt answers where an edit cannot be made (FDT_ERR_*, negative). */
-export const FDT_ERR = { NOTFOUND: -1, EXISTS: -2, NOSPACE: -3 } as const
+export { FDT_ERR }
 
 /**
  * Edits of an FDT within its buffer, call for call as kho_add_subtree() and kho_remove_subtree() make
