@@ -1,7 +1,7 @@
 /** A timeline's events as a log for people: steps, what came of them, where things lie, what kernels said. */
 import { hex64 } from '../abi/memory.ts'
 import type { Paint } from '../inspect/paint.ts'
-import { formatCount, printable } from '../inspect/text.ts'
+import { formatBytes, formatCount, printable } from '../inspect/text.ts'
 import type { LogLine } from '../simulate/core.ts'
 import type { Fact, OutcomeCount, StepEvent, TimelineResult } from '../simulate/timeline-event.ts'
 
@@ -23,7 +23,8 @@ export function stepLines(event: StepEvent, paint: Paint, columns: number): read
     lines.push(`${paint.dim(number)}  ${'  '.repeat(event.depth)}${paint.title(title)}`)
   const head = title === undefined ? `${number}  ${'  '.repeat(event.depth)}` : margin
   lines.push(...headLines(head, event, paint, columns))
-  for (const message of event.wrong) lines.push(...wrapped(message, `${margin}  `, columns).map(paint.fault))
+  for (const message of event.wrong)
+    lines.push(...painted(wrapped(printable(message), `${margin}  `, columns), paint.fault))
   lines.push(...factLines(event.facts, `${margin}  `, paint, columns))
   for (const line of event.console) lines.push(...consoleLines(line, `${margin}  `, paint, columns))
   return lines
@@ -63,25 +64,29 @@ function countText({ outcome, times }: OutcomeCount): string {
 function factLines(facts: readonly Fact[], margin: string, paint: Paint, columns: number): readonly string[] {
   const plain = facts.filter(({ pa }) => pa === undefined).map(factText)
   const placed = facts.filter(({ pa }) => pa !== undefined)
-  const lines = plain.length > 0 ? wrapped(plain.join(', '), margin, columns).map(paint.dim) : []
   const width = Math.max(0, ...placed.map(({ name }) => name.length))
-  for (const { name, pa, value } of placed) {
-    const behind = value === undefined ? '' : `  ${paint.dim(printable(String(value)))}`
-    lines.push(
-      `${margin}${paint.key(printable(name).padEnd(width))}  ${paint.address(hex64(pa ?? 0n))}${behind}`,
-    )
-  }
-  return lines
+  return [
+    ...(plain.length > 0 ? painted(wrapped(plain.join(', '), margin, columns), paint.dim) : []),
+    ...placed.map(({ name, pa = 0n, value }) => {
+      const behind = value === undefined ? '' : `  ${paint.dim(printable(String(value)))}`
+      return `${margin}${paint.key(printable(name).padEnd(width))}  ${paint.address(hex64(pa))}${behind}`
+    }),
+  ]
 }
 
-function factText({ name, value }: Fact): string {
-  const shown = typeof value === 'number' || typeof value === 'bigint' ? formatCount(value) : (value ?? '')
-  return printable(`${name} ${shown}`.trim())
+function factText({ name, value = '', isBytes }: Fact): string {
+  if (typeof value === 'string') return printable(`${name} ${value}`.trim())
+  return `${printable(name)} ${isBytes ? formatBytes(value) : formatCount(value)}`
 }
 
 function consoleLines(line: LogLine, margin: string, paint: Paint, columns: number): readonly string[] {
   const tint = line.level === 'err' ? paint.fault : line.level === 'warn' ? paint.warn : paint.text
-  return wrapped(printable(line.text), `${margin}| `, columns, `${margin}|   `).map(tint)
+  return painted(wrapped(printable(line.text), `${margin}| `, columns, `${margin}|   `), tint)
+}
+
+/** chalk would take the index that map() passes on for more text. */
+function painted(lines: readonly string[], paint: (text: string) => string): readonly string[] {
+  return lines.map((line) => paint(line))
 }
 
 /** Breaks text at spaces; a word that is longer than a line stays whole. */

@@ -73,7 +73,7 @@ class DeclaredSessions {
 
   made(session: ScenarioSession, path: Path): TimelineStep {
     const name = nameOf(session)
-    return this.#group(session, path, [
+    return this.#group(session, path, 'preserves its files', [
       { path, step: { create_session: sessionOf(session) } },
       ...this.#files(session, path, ({ memfd, opaque }, token, at) => ({
         preserve: {
@@ -88,7 +88,7 @@ class DeclaredSessions {
 
   takenBack(session: ScenarioSession, path: Path): TimelineStep {
     const name = nameOf(session)
-    return this.#group(session, path, [
+    return this.#group(session, path, 'comes back', [
       { path, step: { retrieve_session: sessionOf(session) } },
       ...this.#files(session, path, (_file, token) => ({ retrieve: { session: name, token } })),
       ...this.#files(session, path, (_file, token, _at, repeat) => ({
@@ -99,9 +99,10 @@ class DeclaredSessions {
     ])
   }
 
-  #group({ repeat }: ScenarioSession, path: Path, group: readonly TimelineStep[]): TimelineStep {
-    const times = timesOf(repeat, listOf(this.#machine, 'luo', 'sessions')?.perPart)
-    return { path, group, step: { steps: [], ...(times > 1 && { repeat: times }) } }
+  #group(session: ScenarioSession, path: Path, what: string, group: readonly TimelineStep[]): TimelineStep {
+    const times = timesOf(session.repeat, listOf(this.#machine, 'luo', 'sessions')?.perPart)
+    const title = `session ${textLabel(session.name)} ${what}`
+    return { path, group, step: { title, steps: [], ...(times > 1 && { repeat: times }) } }
   }
 
   #files(

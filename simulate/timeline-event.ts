@@ -8,6 +8,8 @@ import type { LogLine } from './core.ts'
 export interface Fact {
   readonly name: string
   readonly value?: string | number | bigint
+  /** The value is a size. */
+  readonly isBytes?: true
   readonly pa?: PhysAddr
 }
 

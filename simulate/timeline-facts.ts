@@ -1,5 +1,5 @@
 /** Where things lie in the simulated machine, for the log of a timeline. */
-import { type PhysAddr, phys } from '../abi/memory.ts'
+import { hex, type PhysAddr, phys } from '../abi/memory.ts'
 import { componentByName, releaseByName } from '../abi/registry.ts'
 import type { StructType } from '../abi/schema.ts'
 import { walkMap } from './handover.ts'
@@ -34,7 +34,7 @@ export function handoverFacts(kernel: Kernel, boot: KhoData): readonly Fact[] {
     return pa === undefined ? [] : [{ name: node.name, pa: phys(pa) }]
   })
   return [
-    { name: 'bytes preserved', value: bytes },
+    { name: 'preserved', value: bytes, isBytes: true },
     { name: 'units', value: units },
     { name: 'root FDT', pa: phys(boot.fdt_addr) },
     ...(map === undefined ? [] : [{ name: 'memory map', pa: phys(map) }]),
@@ -55,7 +55,7 @@ export function fileFacts(
     .find(({ label }) => label === session)
     ?.files.handleOf(token)
   if (handle === undefined) return []
-  return isMemfd ? memfdFacts(kernel, phys(handle)) : [{ name: 'handle', value: handle }]
+  return isMemfd ? memfdFacts(kernel, phys(handle)) : [{ name: 'handle', value: hex(handle) }]
 }
 
 /** What a release keeps of a memfd; undefined where it has no handler for them. */
@@ -70,6 +70,6 @@ function memfdFacts(kernel: Kernel, pa: PhysAddr): readonly Fact[] {
   if (!root) return []
   const { nr_folios, folios } = readStored(kernel, root, pa)
   const { first } = folios as { readonly first: bigint }
-  const area = first === 0n ? [] : [{ name: 'folios', pa: phys(first), value: `${nr_folios}` }]
+  const area = first === 0n ? [] : [{ name: 'folios', pa: phys(first), value: `nr_folios ${nr_folios}` }]
   return [{ name: root.name, pa }, ...area]
 }

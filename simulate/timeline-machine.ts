@@ -291,7 +291,7 @@ export class TimelineMachine {
       const live = new LiveUpdate(kernel)
       const drivers = new OpaqueDrivers(live, this.#timeline, without, this.failures)
       Object.assign(parts, { live, drivers })
-      return [live, drivers]
+      return [withoutSecondFreeze(live), drivers]
     }
     const config = { liveupdateTest, testKho: khoTest }
     const built = { ...options, config, subsystems }
@@ -310,6 +310,19 @@ export class TimelineMachine {
   /** What the regions of a machine that was just switched on get to hold. */
   #fillRegions(): void {
     for (const { name, content } of this.#timeline.regions) if (content) this.writeRegion(name, 0n, content)
+  }
+}
+
+/**
+ * The step `freeze` was the first half of the reboot already. Kernels that keep the lock from then on would
+ * wait for themselves if they began it anew; older ones serialize again.
+ */
+function withoutSecondFreeze(live: LiveUpdate): Subsystem {
+  return {
+    early: () => live.early(),
+    late: () => live.late(),
+    lateMm: () => live.lateMm(),
+    reboot: () => (live.luo?.isFrozen && live.luo.traits.keepsLock ? undefined : live.reboot()),
   }
 }
 

@@ -8,14 +8,14 @@ import { done, type FoundOutcome, type StepResult } from './timeline-event.ts'
 import { TimelineLimit, type TimelineMachine } from './timeline-machine.ts'
 import { verbOf } from './timeline-words.ts'
 
-/** Verbs that work on a machine whose kernel is dead. */
-const OUTSIDE: ReadonlySet<StepVerb> = new Set(['boot', 'console', 'check'])
+/** Verbs that do not happen inside of the running kernel, or end it themselves. */
+const OUTSIDE: ReadonlySet<StepVerb> = new Set(['boot', 'console', 'check', 'kexec'])
 
 export function runStep(step: ScenarioStep, machine: TimelineMachine, contentOf: ContentOf): StepResult {
   const verb = verbOf(step)
-  if (OUTSIDE.has(verb) || verb === 'kexec') return resultOf(act(verb, step, machine, contentOf))
   const { kernel } = machine
   try {
+    if (OUTSIDE.has(verb)) return resultOf(act(verb, step, machine, contentOf))
     const answer = kernel.run(() => act(verb, step, machine, contentOf))
     return kernel.state === 'running' ? resultOf(answer) : machine.dead()
   } catch (error) {

@@ -81,7 +81,7 @@ class Look {
       this.#wrong.push(difference(at + BigInt(first), wanted[first], found[first]))
       return
     }
-    this.#facts.push({ name: 'content as expected, bytes', value: length })
+    this.#facts.push({ name: 'content as expected for', value: length, isBytes: true })
   }
 
   result(): StepResult {

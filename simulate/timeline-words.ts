@@ -9,10 +9,15 @@ export function verbOf(step: ScenarioStep): StepVerb {
 }
 
 /** `preserve m as vm-alpha/0x1`; the numbers of repetitions stay as they are written. */
-export function describeStep(step: ScenarioStep): string {
+export function describeStep(step: ScenarioStep, release: string): string {
   const verb = verbOf(step)
-  const rest = describeObject(verb, step)
+  const rest = describeObject(verb, withRelease(step, release))
   return rest === '' ? verb : `${verb} ${rest}`
+}
+
+/** Without a release, a kexec goes to the same one. */
+function withRelease(step: ScenarioStep, release: string): ScenarioStep {
+  return step.kexec ? { ...step, kexec: { to: release, ...step.kexec } } : step
 }
 
 type Words = { readonly [V in StepVerb]: (said: NonNullable<ScenarioStep[V]>) => string }
@@ -71,5 +76,5 @@ function describeObject<V extends StepVerb>(verb: V, step: ScenarioStep): string
 }
 
 function named(what: string, as: string | undefined): string {
-  return as === undefined ? what : `${what} as ${as}`
+  return as === undefined || as === what ? what : `${what} as ${as}`
 }

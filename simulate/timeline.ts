@@ -23,7 +23,7 @@ export interface TimelineHooks extends MachineHooks {
 
 export function runTimeline(timeline: Timeline, hooks: TimelineHooks = {}): TimelineResult {
   const run = new Run(timeline, hooks)
-  run.all(timeline.steps, { number: '', depth: 0, repetition: 0 })
+  if (run.firstBoot()) run.all(timeline.steps, { number: '', depth: 0, repetition: 0 })
   return run.result()
 }
 
@@ -57,6 +57,19 @@ class Run {
       failure: this.#failure,
       kexecs: this.#machine.kexecs,
     }
+  }
+
+  /** The cold boot before the first step. */
+  firstBoot(): boolean {
+    const { kernel, release } = this.#machine
+    const boot = { path: [], step: { boot: {} } }
+    const isDead = kernel.state !== 'running'
+    return this.#show({
+      ...this.#event(boot, 'boot', `boot ${release}`, { number: '0', depth: 0, repetition: 0 }, release),
+      outcomes: [{ outcome: isDead ? 'panic' : 'ok', times: 1 }],
+      wrong: isDead ? [`expected ok, found panic (${this.#machine.lastWords})`] : [],
+      console: this.#machine.newLines(),
+    })
   }
 
   /** Whether all went as far as it should. */
@@ -94,19 +107,15 @@ class Run {
         this.#once(entry, { n: step.repeat === undefined ? place.repetition : n, outer: place.repetition }),
       )
     }
-    const said = describeStep(shownStep(step, place.repetition))
-    const event = {
+    const said = describeStep(shownStep(step, place.repetition), release)
+    return this.#show({
       ...this.#event(entry, verb, said, place, release),
       outcomes: tally.outcomes,
       wrong: tally.wrong(),
       expectedOther: tally.outcomes.some(({ outcome }) => outcome !== 'ok'),
       facts: tally.facts,
       console: this.#machine.newLines(),
-    }
-    this.#show(event)
-    if (event.wrong.length === 0) return true
-    this.#failure ??= event
-    return this.#hooks.keepGoing === true
+    })
   }
 
   #once(entry: TimelineStep, repetition: Repetition): StepResult {
@@ -129,9 +138,13 @@ class Run {
     return { number, path, verb, title: step.title, depth, repetition, release, said, ...none }
   }
 
-  #show(event: StepEvent): void {
+  /** Whether the timeline goes on behind it. */
+  #show(event: StepEvent): boolean {
     this.#events.push(event)
     this.#hooks.onStep?.(event)
+    if (event.wrong.length === 0) return true
+    this.#failure ??= event
+    return this.#hooks.keepGoing === true
   }
 }
 

@@ -224,7 +224,7 @@ test('no sequence of steps ends the simulator itself', async () => {
         const lines = [...opened, ...steps].map((step) => `  - ${step}`)
         const text = `release: ${release}\nliveupdate_test: ${steps.length % 2 === 0}\nsteps:\n${lines.join('\n')}\n`
         const { events } = await runText(text, {}, { keepGoing: true })
-        expect(events.length).toBe(steps.length)
+        expect(events.length).toBe(1 + steps.length)
       },
     ),
     { numRuns: 150 },
