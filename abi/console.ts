@@ -1,24 +1,16 @@
 /**
  * What live-update kernels say on their console besides the refusals, whose texts stand with the checks
- * (check.ts, `message`); the prefixes of all of them; and the part of printk()'s formats that they use.
+ * (check.ts, `message`), and the prefixes of all of them. What LUO says stands in console-luo.ts.
  *
  * Sources: kernel/kexec_handover.c (6.17.8); kernel/liveupdate/, mm/memblock.c, mm/memfd_luo.c,
  * lib/test_kho.c and lib/tests/liveupdate.c (6.19.11, 7.1.13, 7.3.4); consoles of these kernels.
  */
-import { appliesTo, type Check, type LogLevel, type Span } from './check.ts'
+import { appliesTo, type Check } from './check.ts'
+import { luoLines, memfdLines } from './console-luo.ts'
 import { checks } from './consumer.ts'
-import { invariant } from './fault.ts'
-import { hex64 } from './memory.ts'
+import type { ConsoleLine } from './printk.ts'
 
-export interface ConsoleLine extends Span {
-  /** Stable; a line whose text changed between releases has one entry for each. */
-  readonly id: string
-  /** The kernel function that says it; the prefix follows from it. */
-  readonly by: string
-  readonly level: LogLevel
-  /** The kernel's format string, without prefix and line feed. */
-  readonly format: string
-}
+export { type ConsoleLine, type FormatArgument, formatMessage, formatPattern } from './printk.ts'
 
 const kho = { by: 'kho_populate()', since: 'linux-6.16' } as const
 const scratch = { by: 'kho_reserve_scratch()', level: 'err', since: 'linux-7.1' } as const
@@ -183,148 +175,6 @@ const memblockLines: readonly ConsoleLine[] = [
   { ...reserveMem, id: 'RESERVE_MEM_USED', format: 'reserve_mem: name "%s" was already used' },
   { ...reserveMem, id: 'RESERVE_MEM_ALLOCATION', format: 'reserve_mem: memblock allocation failed' },
   { ...reserveMem, id: 'RESERVE_MEM_MALFORMED', format: 'reserve_mem: empty or malformed parameter' },
-]
-
-const luoLines: readonly ConsoleLine[] = [
-  {
-    id: 'LUO_NO_KHO',
-    by: 'luo_early_startup()',
-    level: 'warn',
-    format: 'Disabling liveupdate because KHO is disabled',
-    since: 'linux-6.19',
-  },
-  {
-    id: 'LUO_RETRIEVED',
-    by: 'luo_early_startup()',
-    level: 'info',
-    format: 'Retrieved live update data, liveupdate number: %lld',
-    since: 'linux-6.19',
-  },
-  {
-    id: 'LUO_PANIC',
-    by: 'liveupdate_early_init()',
-    level: 'emerg',
-    format: 'The incoming tree failed to initialize properly [%pe], disabling live update',
-    since: 'linux-6.19',
-  },
-  ...(
-    ['failed to allocate/preserve FDT memory', 'failed to allocate/preserve LUO state memory'] as const
-  ).map((format, index): ConsoleLine => ({ ...setup(index), id: 'LUO_SETUP_ALLOCATION', format })),
-  ...(['failed to prepare LUO FDT: %d', 'failed to prepare LUO state: %d'] as const).map(
-    (format, index): ConsoleLine => ({ ...setup(index), id: 'LUO_SETUP_FAILED', format }),
-  ),
-  {
-    id: 'LUO_FINALIZE_FAILED',
-    by: 'luo_reboot()',
-    level: 'err',
-    format: 'kho_finalize failed %d',
-    since: 'linux-6.19',
-    until: 'linux-7.0',
-  },
-  {
-    id: 'LUO_SESSION_RELEASE',
-    by: 'luo_session_release()',
-    level: 'warn',
-    format: 'Unable to finish session [%s] on release',
-    since: 'linux-6.19',
-  },
-  {
-    id: 'LUO_PRESERVE_RESPONSE',
-    by: 'luo_session_preserve_fd()',
-    level: 'warn',
-    format: 'The file was successfully preserved, but response to user failed',
-    since: 'linux-6.19',
-  },
-  {
-    id: 'LUO_SESSION_ALLOCATION',
-    by: 'luo_session_deserialize()',
-    level: 'warn',
-    format: 'Failed to allocate session [%s] during deserialization %pe',
-    since: 'linux-6.19',
-    until: 'linux-6.19',
-  },
-  {
-    id: 'LUO_SESSION_ALLOCATION',
-    by: 'luo_session_deserialize()',
-    level: 'warn',
-    format: 'Failed to allocate session [%.*s] during deserialization %pe',
-    since: 'linux-7.0',
-  },
-  {
-    id: 'LUO_SESSION_FILES',
-    by: 'luo_session_deserialize()',
-    level: 'warn',
-    format: 'Failed to deserialize files for session [%s] %pe',
-    since: 'linux-7.0',
-  },
-  {
-    id: 'LUO_FREEZE_FAILED',
-    by: 'luo_file_freeze()',
-    level: 'warn',
-    format: 'Freeze failed for token[%#0llx] handler[%s] err[%pe]',
-    since: 'linux-6.19',
-  },
-  {
-    id: 'LUO_HANDLER_REGISTERED',
-    by: 'luo_register_file_handler()',
-    level: 'err',
-    format: "File handler registration failed: Compatible string '%s' already registered.",
-    since: 'linux-6.19',
-  },
-  {
-    id: 'LUO_FLB_UNREGISTERED',
-    by: 'luo_flb_unregister()',
-    level: 'warn',
-    format: "Failed to unregister FLB '%s': not found in file handler '%s'",
-    since: 'linux-7.0',
-  },
-]
-
-/** luo_fdt_setup(), from 7.2 on luo_state_setup(). */
-function setup(index: number): Omit<ConsoleLine, 'id' | 'format'> {
-  return index === 0
-    ? { by: 'luo_fdt_setup()', level: 'err', since: 'linux-6.19', until: 'linux-7.1' }
-    : { by: 'luo_state_setup()', level: 'err', since: 'linux-7.2' }
-}
-
-const memfd = { by: 'memfd_luo_retrieve_folios()', level: 'err', since: 'linux-6.19' } as const
-
-const memfdLines: readonly ConsoleLine[] = [
-  { ...memfd, id: 'MEMFD_PIN', by: 'memfd_luo_preserve_folios()', format: 'failed to pin folios: %d' },
-  {
-    ...memfd,
-    id: 'MEMFD_DISCARD',
-    by: 'memfd_luo_discard_folios()',
-    level: 'warn',
-    format: 'Unable to restore folio at physical address: %llx',
-  },
-  { ...memfd, id: 'MEMFD_CHARGE', format: 'shmem: failed to charge folio index %ld: %d' },
-  {
-    ...memfd,
-    id: 'MEMFD_ACCOUNT',
-    format: 'shmem: failed to account folio index %ld: %d',
-    until: 'linux-7.0',
-  },
-  {
-    ...memfd,
-    id: 'MEMFD_ACCOUNT',
-    format: 'shmem: failed to account folio index %ld(%ld pages): %d',
-    since: 'kho-v2',
-  },
-  { ...memfd, id: 'MEMFD_FILE', by: 'memfd_luo_retrieve()', format: 'failed to setup file: %pe' },
-  {
-    ...memfd,
-    id: 'MEMFD_ADD_SEALS',
-    by: 'memfd_luo_retrieve()',
-    format: 'failed to add seals: %pe',
-    since: 'kho-v2',
-  },
-  {
-    ...memfd,
-    id: 'MEMFD_REGISTER',
-    by: 'memfd_luo_init()',
-    format: 'Could not register luo filesystem handler: %pe',
-  },
 ]
 
 const khoTest = { by: 'kho_test_init()', since: 'linux-6.17' } as const
@@ -512,65 +362,4 @@ export function checkOf(id: string, release: string, at?: string): Check | undef
   return checks.find(
     (check) => check.id === id && appliesTo(check, release) && (at === undefined || check.at === at),
   )
-}
-
-export type FormatArgument = string | number | bigint
-
-const CONVERSION = /%(?:%|([#0]*)(\.\*)?(?:ll|l|z)?(pe|pa|[sdiuxc]))/g
-
-/**
- * printk() for the conversions that occur here. A `%.*s` takes length and text. `%pe` takes the negative
- * error number and prints it as it is; with CONFIG_SYMBOLIC_ERRNAME the kernel prints `-ENOENT`: pass that
- * text instead. `%pa` takes the address itself.
- */
-export function formatMessage(format: string, ...args: readonly FormatArgument[]): string {
-  let next = 0
-  const take = (): FormatArgument => {
-    const argument = args[next++]
-    invariant(argument !== undefined, `too few arguments for "${format}"`)
-    return argument
-  }
-  const text = format.replace(CONVERSION, (all: string, flags: string, precision: string, kind: string) => {
-    if (all === '%%') return '%'
-    const length = precision ? Number(take()) : undefined
-    return formatOne(all, flags, kind, take()).slice(0, length)
-  })
-  invariant(next === args.length, `too many arguments for "${format}"`)
-  return text
-}
-
-/** What lines of a format look like: a pattern for the whole message, with a group for each conversion. */
-export function formatPattern(format: string): RegExp {
-  let pattern = ''
-  let from = 0
-  for (const { 0: all, 3: kind, index } of format.matchAll(CONVERSION)) {
-    const group = kind === undefined ? '%' : /[diu]/.test(kind) ? '(-?\\d+)' : '(.*?)'
-    pattern += escaped(format.slice(from, index)) + group
-    from = index + all.length
-  }
-  return new RegExp(`^${pattern}${escaped(format.slice(from))}$`)
-}
-
-function escaped(text: string): string {
-  return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
-}
-
-function formatOne(all: string, flags: string, kind: string, argument: FormatArgument): string {
-  if (kind === 's' || kind === 'c' || typeof argument === 'string') return String(argument)
-  const wide = /l|z/.test(all) ? 64 : 32
-  switch (kind) {
-    case 'd':
-    case 'i':
-      return String(BigInt.asIntN(wide, BigInt(argument)))
-    case 'u':
-      return String(BigInt.asUintN(wide, BigInt(argument)))
-    case 'x':
-      return (
-        (flags.includes('#') && argument ? '0x' : '') + BigInt.asUintN(wide, BigInt(argument)).toString(16)
-      )
-    case 'pa':
-      return hex64(BigInt(argument))
-    default:
-      return String(argument)
-  }
 }

@@ -1,0 +1,79 @@
+/**
+ * printk(): a line that the kernel says, and the part of its formats that occurs.
+ *
+ * Source: lib/vsprintf.c.
+ */
+import type { LogLevel, Span } from './check.ts'
+import { invariant } from './fault.ts'
+import { hex64 } from './memory.ts'
+
+export interface ConsoleLine extends Span {
+  /** Stable; a line whose text changed between releases has one entry for each. */
+  readonly id: string
+  /** The kernel function that says it; the prefix follows from it. */
+  readonly by: string
+  readonly level: LogLevel
+  /** The kernel's format string, without prefix and line feed. */
+  readonly format: string
+}
+
+export type FormatArgument = string | number | bigint
+
+const CONVERSION = /%(?:%|([#0]*)(\.\*)?(?:ll|l|z)?(pe|pa|[sdiuxc]))/g
+
+/**
+ * printk() for the conversions that occur here. A `%.*s` takes length and text. `%pe` takes the negative
+ * error number and prints it as it is; with CONFIG_SYMBOLIC_ERRNAME the kernel prints `-ENOENT`: pass that
+ * text instead. `%pa` takes the address itself.
+ */
+export function formatMessage(format: string, ...args: readonly FormatArgument[]): string {
+  let next = 0
+  const take = (): FormatArgument => {
+    const argument = args[next++]
+    invariant(argument !== undefined, `too few arguments for "${format}"`)
+    return argument
+  }
+  const text = format.replace(CONVERSION, (all: string, flags: string, precision: string, kind: string) => {
+    if (all === '%%') return '%'
+    const length = precision ? Number(take()) : undefined
+    return formatOne(all, flags, kind, take()).slice(0, length)
+  })
+  invariant(next === args.length, `too many arguments for "${format}"`)
+  return text
+}
+
+/** What lines of a format look like: a pattern for the whole message, with a group for each conversion. */
+export function formatPattern(format: string): RegExp {
+  let pattern = ''
+  let from = 0
+  for (const { 0: all, 3: kind, index } of format.matchAll(CONVERSION)) {
+    const group = kind === undefined ? '%' : /[diu]/.test(kind) ? '(-?\\d+)' : '(.*?)'
+    pattern += escaped(format.slice(from, index)) + group
+    from = index + all.length
+  }
+  return new RegExp(`^${pattern}${escaped(format.slice(from))}$`)
+}
+
+function escaped(text: string): string {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
+}
+
+function formatOne(all: string, flags: string, kind: string, argument: FormatArgument): string {
+  if (kind === 's' || kind === 'c' || typeof argument === 'string') return String(argument)
+  const wide = /l|z/.test(all) ? 64 : 32
+  switch (kind) {
+    case 'd':
+    case 'i':
+      return String(BigInt.asIntN(wide, BigInt(argument)))
+    case 'u':
+      return String(BigInt.asUintN(wide, BigInt(argument)))
+    case 'x':
+      return (
+        (flags.includes('#') && argument ? '0x' : '') + BigInt.asUintN(wide, BigInt(argument)).toString(16)
+      )
+    case 'pa':
+      return hex64(BigInt(argument))
+    default:
+      return String(argument)
+  }
+}
