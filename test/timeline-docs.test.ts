@@ -1,0 +1,41 @@
+/** The reference of steps in docs/timelines.md: exactly what the reader of timelines takes. */
+import { readFileSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { scenarioJsonSchema } from '../encode/scenario-schema.ts'
+import { ROOT } from './support/images.ts'
+
+interface Schema {
+  readonly description?: string
+  readonly $ref?: string
+  readonly properties?: Readonly<Record<string, Schema>>
+  readonly items?: Schema
+  readonly anyOf?: readonly Schema[]
+}
+
+const schema = scenarioJsonSchema() as Schema & { readonly $defs: Readonly<Record<string, Schema>> }
+/** Keys of every step, whatever it does. */
+const COMMON = ['title', 'expect', 'only', 'repeat']
+
+/** The keys of the first maps inside of a shape; a group's steps are no keys. */
+function keysOf({ $ref, properties, items, anyOf = [] }: Schema): readonly string[] {
+  const name = $ref?.slice('#/$defs/'.length)
+  if (name !== undefined) return name === 'step' ? [] : keysOf(schema.$defs[name] ?? {})
+  if (properties) return Object.keys(properties)
+  if (items) return keysOf(items)
+  return [...new Set(anyOf.flatMap(keysOf))]
+}
+
+test('lists every step and key with what the schema says of it, and no other', () => {
+  const step = schema.$defs.step?.anyOf?.find(({ properties }) => properties)
+  const rows = Object.entries(step?.properties ?? {}).map(([name, shape]) => {
+    const said = `| \`${name}\` | ${shape.description} |`
+    if (COMMON.includes(name)) return said
+    const keys = keysOf(shape).map((key) => `\`${key}\``)
+    return `${said} ${keys.join(', ')} |`
+  })
+  const text = readFileSync(`${ROOT}docs/timelines.md`, 'utf8')
+  const [, , steps = '', besides = ''] = text.split(/^\| (?:step|option|key) \| .*\n\| --- .*\n/m)
+  const shown = `${steps}${besides}`.split('\n').filter((line) => line.startsWith('| `'))
+  expect(rows.length).toBeGreaterThan(25)
+  expect([...shown].sort()).toEqual([...rows].sort())
+})
