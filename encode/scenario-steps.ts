@@ -102,7 +102,6 @@ export type StepExpectation = Read<typeof expectation>
 const OPEN_FLAGS = ['path', 'creat', 'rdonly', 'wronly', 'rdwr'] as const
 const MEMFD_FLAGS = ['cloexec', 'allow_sealing', 'hugetlb', 'noexec_seal', 'exec'] as const
 export type OpenFlag = (typeof OPEN_FLAGS)[number]
-export type MemfdFlag = (typeof MEMFD_FLAGS)[number]
 
 export const LIVEUPDATE_DEVICE = '/dev/liveupdate'
 

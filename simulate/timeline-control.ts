@@ -92,7 +92,7 @@ function check(said: NonNullable<ScenarioStep['check']>, machine: TimelineMachin
     else if (words.length === 0) wrong.push(`panic: expected "${said.panic}", found "${machine.lastWords}"`)
   }
   expect('took_over', said.took_over, kernel.kho.isKhoBoot)
-  expect('state', said.state, machine.orchestrator?.state)
+  expect<string>('state', said.state, machine.orchestrator?.state ?? 'none')
   if (said.preserved !== undefined) expect('preserved', said.preserved, preservedIn(kernel).bytes)
   return done([], wrong)
 }

@@ -12,7 +12,9 @@ interface Schema {
   readonly anyOf?: readonly Schema[]
 }
 
-const schema = scenarioJsonSchema() as Schema & { readonly $defs: Readonly<Record<string, Schema>> }
+const schema: Schema & { readonly $defs: Readonly<Record<string, Schema>> } = JSON.parse(
+  JSON.stringify(scenarioJsonSchema()),
+)
 /** Keys of every step, whatever it does. */
 const COMMON = ['title', 'expect', 'only', 'repeat']
 

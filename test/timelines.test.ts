@@ -19,6 +19,7 @@ import { broken, read, run, runText, timelineNames, timelineText } from './suppo
 const RELEASES: Readonly<Record<string, readonly string[]>> = {
   flb: ['linux-7.1', 'linux-7.2', 'linux-7.3'],
   'refused-takeover': ['linux-6.19', 'linux-7.1'],
+  finalize: ['linux-6.17', 'linux-6.18', 'linux-6.19', 'linux-7.0'],
 }
 const ALL = ['linux-6.19', 'linux-7.1', 'linux-7.2', 'linux-7.3']
 
@@ -41,6 +42,10 @@ const WRONG_ON_PURPOSE: Readonly<Record<string, readonly string[]>> = {
   ],
   flb: [`luo.sessions[one].files[0x1]: ${UNKNOWN_HANDLER}`],
   'freeze-rollback': [`luo.sessions[two].files[0x1]: ${UNKNOWN_HANDLER}`],
+  'missing-driver': [
+    `luo.sessions[vm].files[0x2]: ${UNKNOWN_HANDLER}`,
+    `luo.sessions[vm].files[0x2]: ${UNKNOWN_HANDLER}`,
+  ],
 }
 
 describe.each(timelineNames)('%s', (name) => {
