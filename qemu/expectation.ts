@@ -31,6 +31,10 @@ export interface Expectation {
   /** Names of the reserve_mem regions, and of the kernel's test FLBs, whose data are to come back. */
   readonly regions?: readonly string[]
   readonly flbs?: readonly string[]
+  /** The release that the kernel says it was handed over by. */
+  readonly previousRelease?: string
+  /** Whether the kernel's module test_kho finds again what it left. */
+  readonly khoTest?: boolean
   /** Whether the guest finishes each session. */
   readonly finish?: boolean
 }
@@ -59,7 +63,25 @@ export function expectationOf(handover: Handover): Expectation {
     flbs: itemsAt(luo, 'flbs')
       .map((flb) => textAt(flb, 'name'))
       .filter((name) => TEST_FLB.test(name)),
+    ...previousRelease(child(tree, 'kexec_metadata')),
+    ...(holdsTestFolios(handover) && { khoTest: true }),
   }
+}
+
+function previousRelease(metadata: Node | undefined): Pick<Expectation, 'previousRelease'> {
+  return metadata ? { previousRelease: decodeText(beforeNul(bytesAt(metadata, 'previous_release'))) } : {}
+}
+
+/** Whether an image has all folios of the kernel's own test; trimmed ones leave them out. */
+function holdsTestFolios({ tree, memory, target }: Handover): boolean {
+  const folios = child(child(child(tree, 'kho_test'), 'data'), 'folios_info')
+  const bulk = folios?.kind === 'record' ? folios.bulk : undefined
+  if (!bulk?.complete) return false
+  for (const { value } of bulk.values()) {
+    const start = BigInt(value ?? 0) & ~BigInt(target.pageSize - 1)
+    if (memory.presence(phys(start)).state !== 'present') return false
+  }
+  return true
 }
 
 /** F_SEAL_EXEC on an executable file brings the others with it (mm/memfd.c: memfd_add_seals()). */
@@ -84,6 +106,8 @@ export function differences(expected: Expectation, report: KernelReport): readon
     ...expected.sessions.flatMap((session, index) => sessionDifferences(session, report.sessions[index])),
     ...missing('reserve_mem', expected.regions ?? [], report.regions),
     ...missing('flbs', expected.flbs ?? [], report.flbs),
+    ...different('kexec_metadata.previous_release', expected.previousRelease, report.previousRelease),
+    ...different('kho_test', expected.khoTest, report.khoTest),
   ]
 }
 
@@ -130,6 +154,11 @@ function missing(path: string, expected: readonly string[], found: readonly stri
   return expected
     .filter((name) => !found.includes(name))
     .map((name) => ({ path: `${path}[${name}]`, expected: 'its data', found: 'nothing' }))
+}
+
+function different<T>(path: string, expected: T | undefined, found: T | undefined): Difference[] {
+  if (expected === undefined || expected === found) return []
+  return [{ path, expected: String(expected), found: found === undefined ? 'nothing' : String(found) }]
 }
 
 function expectedFile({ memory, target }: Handover, file: Node): ExpectedFile {

@@ -1,2 +1,12 @@
-/** Faults for which the validator predicts something else than the real kernel did, and why that is right. */
-export const DISAGREEMENTS: Readonly<Record<string, string>> = {}
+/**
+ * Faults after which a real kernel did something else than the validator predicts, and why both are right.
+ *
+ * `chance`: the kernel uses memory that nothing keeps for it, so that what is predicted can happen and need
+ * not. `image`: only an image can lack memory; a machine has it. `kernel`: what the kernel did is its defect.
+ */
+export interface Disagreement {
+  readonly kind: 'chance' | 'image' | 'kernel'
+  readonly why: string
+}
+
+export const DISAGREEMENTS: Readonly<Record<string, Disagreement>> = {}
