@@ -37,7 +37,10 @@ const NAME = componentByName('luo').subtree as string
 /** Everything from the blob on; nothing where the kernel has no LUO, or gives up before. */
 export function readLuo(incoming: Incoming): void {
   const { subject } = incoming
-  const version = versionById(subject.speaks('luo') ?? '')
+  const spoken = subject.speaks('luo')
+  const known = versionById(spoken ?? '')
+  // A version that is not declared is read like the newest; what it demands is its own string.
+  const version = known ?? (spoken === undefined ? undefined : componentByName('luo').versions.at(-1))
   const blob = retrieveSubtree(incoming, 'luo')
   if (!version) {
     if (blob !== 'missing') reportIgnored(incoming)
@@ -53,7 +56,7 @@ export function readLuo(incoming: Incoming): void {
     })
     return
   }
-  const contract = formatContract(version.contract)
+  const contract = known ? formatContract(known.contract) : (spoken as string)
   const root =
     version.root.kind === 'struct'
       ? rootOfStruct(incoming, version.root, contract, blob)

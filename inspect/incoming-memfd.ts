@@ -83,6 +83,18 @@ class Retrieval {
     const { data, pointer } = this.#file
     const claimed = { rule: 'MEMFD_PRESERVED', what: this.#type.name, restore: 'folio', pages: 1 } as const
     this.#incoming.claimUnit(this.#place, claimed, data, pointer.pa)
+    const { pageSize } = this.#incoming.subject.target
+    if (data % BigInt(pageSize) !== 0n) {
+      const message = 'the record of a memfd does not start at a page'
+      const details = {
+        pa: pointer.pa,
+        length: 8,
+        message,
+        expected: `a multiple of ${pageSize}`,
+        found: hex(data),
+      }
+      this.#incoming.report('LUO_ADDRESS_ALIGNED', this.#place, details)
+    }
     const record = this.#incoming.struct<MemfdValue>(this.#type, data, this.#place)
     if (!record) return
     if (this.#checkSeals(record)) {

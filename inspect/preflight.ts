@@ -150,10 +150,18 @@ function spokenVersions(
       named.find(({ id }) => told?.versions[name] === id) ??
       named.findLast(({ id, unreleased }) => fits(id) && unreleased === undefined) ??
       named.at(-1)
-    if (chosen) versions[name] = chosen.id
+    const own = chosen?.id ?? strings.find((text) => isContractOf(name, text))
+    if (own !== undefined) versions[name] = own
   }
   const metadata = unstatedVersion('kexec-metadata', told ?? nearestRelease(versions))
   return { ...versions, ...(versions.kho !== undefined && metadata && { 'kexec-metadata': metadata }) }
+}
+
+/** Whether an undeclared string is a version of the component itself, not of a node inside of it. */
+function isContractOf(name: ComponentName, text: string): boolean {
+  return componentByName(name).versions.some(
+    ({ contract }) => contract.kind === 'string' && stem(contract.value) === stem(text),
+  )
 }
 
 /** A component whose version is a number stands in no string: as in the release. */

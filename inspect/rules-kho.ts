@@ -32,7 +32,7 @@ function propertyPlace(subject: Subject, name: string): Pick<Violation, 'pa' | '
 /** The string that the kernel demands of the root. */
 function wantedContract({ kernel }: Subject): string {
   const version = kernel.versions.kho === undefined ? undefined : versionById(kernel.versions.kho)
-  return version ? formatContract(version.contract) : ''
+  return version ? formatContract(version.contract) : (kernel.versions.kho ?? '')
 }
 
 /** fdt_node_check_compatible() for the root; for a root of which only the decoder has seen all, by its version. */

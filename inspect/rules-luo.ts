@@ -67,7 +67,6 @@ const rootRules: readonly Rule[] = [
     ...luo,
     id: 'LUO_IGNORED',
     since: 'linux-6.16',
-    until: 'linux-6.18',
     why: 'The kernel has no live update orchestrator; what it does not know stays reserved and is never given back.',
     source: 'kho_retrieve_subtree()',
     outcome: 'loses',
@@ -160,7 +159,7 @@ const blockRules: readonly Rule[] = [
   silent({
     ...luo,
     id: 'LUO_ADDRESS_ALIGNED',
-    why: 'Blocks and arrays are read at whatever address is told, their header then being bytes of something else.',
+    why: 'Blocks, arrays and records are read at whatever address is told, their header then being bytes of something else.',
     source: 'phys_to_virt()',
     outcome: 'corrupts',
     stage: 'luo',

@@ -18,7 +18,10 @@ export interface TargetKernel {
   readonly name: string
   /** The registered release whose readers it has: their checks, and what these log. */
   readonly release: Release
-  /** The versions that it speaks, by component; none for a component that it does not have. */
+  /**
+   * The versions that it speaks, by component; none for a component that it does not have, and a string of
+   * its own where that is none of the declared ones.
+   */
   readonly versions: ReleaseVersions
   /** Compatible strings of the file handlers that are registered in it. */
   readonly fileHandlers: readonly string[]

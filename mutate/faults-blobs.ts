@@ -295,7 +295,7 @@ const testFaults: readonly NamedFault[] = [
     'kho',
     'There is a node of LUO, of which the next kernel knows nothing.',
     (root) => root.rename(root.node('kho_test'), 'LUO'),
-    { follows: ORPHANS },
+    { follows: ORPHANS, span: { since: 'linux-6.17', until: 'linux-6.18' } },
   ),
   inFdt(
     'blob-end-missing',

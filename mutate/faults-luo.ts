@@ -323,7 +323,7 @@ const sessionFaults: readonly NamedFault[] = [
     doc: 'The record of a file goes on behind the page that holds its start.',
     class: 'field',
     rule: 'RECORD_CUT',
-    follows: ['KHO_UNIT_UNCLAIMED'],
+    follows: ['KHO_UNIT_UNCLAIMED', 'LUO_ADDRESS_ALIGNED'],
     apply: (site) => {
       const last = site.node('luo.sessions[*].files[*].data', (node) => {
         return node.kind === 'value' && !site.unitAt(BigInt(node.value as bigint) + site.pageSize)

@@ -54,11 +54,12 @@ export const scratchFaults: readonly NamedFault[] = [
     apply: (site) => ifKnown(site, () => [{ boot: { scratch_addr: 0n, scratch_size: 0n } }]),
   },
   {
-    name: 'scratch-main-empty',
-    doc: 'The scratch area for allocations of any kind has no bytes.',
+    name: 'scratch-areas-empty',
+    doc: 'No scratch area has any bytes.',
     class: 'field',
     rule: 'KHO_SCRATCH_NONE',
-    apply: (site) => ifKnown(site, () => move(site, MAIN_AREA, areaOf(site, MAIN_AREA).start, 0n)),
+    apply: (site) =>
+      ifKnown(site, () => together(...site.scratch.map(({ start }, index) => move(site, index, start, 0n)))),
   },
   {
     name: 'scratch-area-empty',

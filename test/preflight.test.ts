@@ -58,7 +58,7 @@ describe('strings', () => {
   test('an unknown one is shown, and is no version', async () => {
     const { kernel, unknown } = await read(kernelWith(BANNER, 'kho-v9', ...NEWEST.slice(1), 'memfd-v7'))
     expect(unknown).toEqual(['kho-v9', 'memfd-v7'])
-    expect(kernel.versions.kho).toBeUndefined()
+    expect(kernel.versions.kho).toBe('kho-v9')
     expect(kernel.fileHandlers).toEqual(['memfd-v2', 'memfd-v7'])
   })
 
@@ -133,6 +133,18 @@ describe('the verdict', () => {
     ['the kernel that it comes from', [BANNER, ...NEWEST], 'takes-over', 0],
     ['one of another KHO', [BANNER, 'kho-v9', ...NEWEST.slice(1)], 'no-handover', 1],
     ['one without KHO', [BANNER], 'no-handover', 1],
+    [
+      'one of another LUO',
+      [BANNER, 'kho-v4', 'luo-v6', 'memfd-v2', 'memblock-v1', 'reserve-mem-v1'],
+      'panics',
+      1,
+    ],
+    [
+      'one of another memfd',
+      [BANNER, 'kho-v4', 'luo-v5', 'memfd-v3', 'memblock-v1', 'reserve-mem-v1'],
+      'device-fails',
+      1,
+    ],
   ])('for %s', (_title, constants, outcome, code) => {
     const path = write(kernelWith(...constants))
     const { status, stdout } = kho(['validate', image, '--kernel', path, '--json'])

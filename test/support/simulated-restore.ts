@@ -2,7 +2,7 @@
 import type { PhysicalMemory } from '../../abi/memory.ts'
 import { phys } from '../../abi/memory.ts'
 import type { Handover } from '../../inspect/decode.ts'
-import { decodeText } from '../../inspect/text.ts'
+import { beforeNul, decodeText } from '../../inspect/text.ts'
 import { child, itemsAt, type Node, numberAt } from '../../inspect/tree.ts'
 import { memfds } from '../../mutate/record-site.ts'
 import { Site } from '../../mutate/site.ts'
@@ -54,9 +54,11 @@ function lostOf(
   base: Base,
 ): readonly string[] {
   const name = textOf(session, 'name')
-  const fd = user.retrieveSession(device, name)
+  const fd = user.retrieveSession(device, bytesOf(session, 'name'))
   if (failed(fd)) return [`session ${name}: ${fd.errno}`]
   return itemsAt(session, 'files').flatMap((file) => {
+    // Entries of no handler are room that a wrong count claims.
+    if (textOf(file, 'compatible') === '') return []
     const token = BigInt(numberAt(file, 'token') ?? 0n)
     const opened = user.retrieveFd(fd, token)
     const where = `${name} ${token.toString(16)}`
@@ -75,9 +77,16 @@ function lostOf(
   })
 }
 
-function textOf(node: Node, field: string): string {
+/** A name as it is stored, up to its NUL: it may be no text at all. */
+function bytesOf(node: Node, field: string): Uint8Array {
   const found = child(node, field)
-  return found?.kind === 'value' && found.value instanceof Uint8Array ? decodeText(found.value) : ''
+  return found?.kind === 'value' && found.value instanceof Uint8Array
+    ? beforeNul(found.value)
+    : new Uint8Array()
+}
+
+function textOf(node: Node, field: string): string {
+  return decodeText(bytesOf(node, field))
 }
 
 /** Indexes of folios that do not begin as the image's memory does, as far as the image holds it. */
