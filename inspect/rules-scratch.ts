@@ -69,18 +69,19 @@ export const scratchRules: readonly Rule[] = [
   silent({
     ...area,
     id: 'KHO_SCRATCH_NONE',
-    why: 'Allocations from any node come out of the second area; without it the first one fails, and with it the boot.',
+    why: 'Until it has read the map the kernel allocates from scratch areas alone; without any byte of them its first allocation fails, and with it the boot.',
     source: 'memblock_set_kho_scratch_only()',
     outcome: 'panics',
     check: function* (subject) {
       const { scratch } = subject
-      const main = scratch[MAIN_AREA] ?? scratch[0]
-      if (!main || !isEmpty(main)) return
+      const [first] = scratch
+      if (!first || !scratch.every(isEmpty)) return
       yield {
-        ...atArea(subject, main),
-        message: 'the scratch area for allocations of any kind has no memory',
+        ...atArea(subject, first),
+        message: 'no scratch area has any memory',
         expected: 'an area with memory',
-        found: '0 bytes',
+        found: `${scratch.length} areas of 0 bytes`,
+        hides: 'scratch',
         ends: true,
       }
     },
@@ -217,6 +218,3 @@ export const scratchRules: readonly Rule[] = [
     },
   }),
 ]
-
-/** Second of the array: the area for allocations from any node. */
-const MAIN_AREA = 1

@@ -86,7 +86,6 @@ const OTHERWISE: Readonly<Record<string, string>> = {
   'root-totalsize-big': 'a root FDT longer than RAM is not read in part',
   'scratch0-addr-misaligned': 'memory of the kernel itself is not modelled',
   'scratch0-addr-outside': 'memory of the kernel itself is not modelled',
-  'scratch1-size-zero': 'memory of the kernel itself is not modelled',
 }
 
 type Found = Omit<Case['kernel'], 'oops'>
