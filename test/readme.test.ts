@@ -1,6 +1,6 @@
 /** The examples of the documentation: every `$ kho-inspect …` in it prints what stands below it. */
-import { readdirSync, readFileSync } from 'node:fs'
-import { expect, test } from 'vitest'
+import { readdirSync, readFileSync, rmSync } from 'node:fs'
+import { afterAll, expect, test } from 'vitest'
 import { kho, ROOT } from './support/images.ts'
 
 const documents = [
@@ -34,6 +34,9 @@ function wordsOf(command: string): readonly string[] {
 const examples = documents.flatMap((document) =>
   examplesOf(document).map((example) => ({ document, ...example })),
 )
+
+/** The image that an example writes and the next one reads. */
+afterAll(() => rmSync(`${ROOT}bad.elf`, { force: true }))
 
 test.each(examples)('$document: $command', ({ command, output }) => {
   const { stdout, stderr } = kho(wordsOf(command).slice(1))

@@ -193,6 +193,12 @@ describe('rules', () => {
     expect(kho(['validate', '--rules', '--markdown']).stdout).toBe(rulesMarkdown(rules))
   })
 
+  test('docs/validate.md has the table as it is', () => {
+    const written = readFileSync(`${ROOT}docs/validate.md`, 'utf8')
+    const stale = 'docs/validate.md is stale: replace its table by what validate --rules --markdown prints'
+    expect(written.endsWith(`\n## Rules\n\n${rulesMarkdown(rules)}`), stale).toBe(true)
+  })
+
   test('each has an id of its own, a reason and a kernel function', () => {
     expect(new Set(rules.map(({ id }) => id)).size).toBe(rules.length)
     for (const { id, why, source, severity, kind } of rules) {
