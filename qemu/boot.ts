@@ -27,6 +27,8 @@ import { isLastLine, type RunReport, readConsole } from './report.ts'
 export interface BootOptions extends RunLimits {
   readonly memory: PhysicalMemory | WritableMemory
   readonly boot: KhoNote
+  /** Areas for the kernel and what it is entered with, if not the scratch areas that the image tells of. */
+  readonly scratch?: readonly PhysRange[] | undefined
   /** File with an uncompressed arm64 Image. */
   readonly kernel: string
   /** File with an initramfs; without one the kernel ends in a panic when it looks for its root. */
@@ -66,7 +68,7 @@ export async function bootOnImage(options: BootOptions): Promise<RunReport | { r
 
 async function run(options: BootOptions, directory: string): Promise<RunReport> {
   const { memory, boot, timeout, signal, onLine } = options
-  const areas = scratchAreas(memory, boot)
+  const areas = options.scratch ?? scratchAreas(memory, boot)
   const memoryMiB = options.memoryMiB ?? reachedMiB(memory, areas)
   const deviceTree = await deviceTreeOf(memoryMiB, directory)
   const ram = join(directory, 'ram')

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import type { Architecture } from '../../abi/machine.ts'
-import type { PhysicalMemory } from '../../abi/memory.ts'
+import type { PhysicalMemory, PhysRange } from '../../abi/memory.ts'
 import type { KhoNote } from '../../encode/image-note.ts'
 import { boards } from '../../qemu/board.ts'
 import { bootOnImage } from '../../qemu/boot.ts'
@@ -61,6 +61,7 @@ export function titled(title: string, why: string | undefined): string {
 export interface Booted {
   readonly memory: PhysicalMemory
   readonly boot: KhoNote
+  readonly scratch?: readonly PhysRange[]
   readonly retrieve: Expectation
   readonly commandLine?: string
   readonly memoryMiB?: number

@@ -16,13 +16,16 @@ import { PatchedView } from '../../mutate/patch.ts'
 import { Site } from '../../mutate/site.ts'
 import { differences, type Expectation, expectationOf } from '../../qemu/expectation.ts'
 import { outcomeOf } from '../../qemu/outcome.ts'
+import { scratchAreas } from '../../qemu/placement.ts'
 import type { RunReport } from '../../qemu/report.ts'
-import { type Base, encodedBase } from '../support/fault-bases.ts'
+import { type Base, conceptBase, encodedBase } from '../support/fault-bases.ts'
 import { DISAGREEMENTS, type Disagreement } from './disagreements.ts'
 import { boot, keepTable, missing, type Row, titled } from './lab.ts'
 import { capture, parametersOf, workloads } from './workloads.ts'
 
 const SEED = 1
+/** Faults of a form that Linux 7.3 does not write. */
+const NO_PLACE: readonly string[] = ['map-chunks-cycle']
 const MEMORY_MIB = 512
 /** A kernel that goes round in circles is not waited for long. */
 const SECONDS = 20
@@ -31,7 +34,10 @@ const LINE_CHARACTERS = 110
 const MACHINE = { release: releaseFor('linux-7.3') as Release, arch: 'arm64', pageSize: 4096 } as const
 
 const why = missing('7.3', 'arm64')
-const bases: readonly Base[] = why ? [] : [await capturedBase(), await encodedBase(MACHINE)]
+const bases: readonly Base[] = why
+  ? []
+  : [await capturedBase(), await encodedBase(MACHINE), await conceptBase('sessions-block-plus-one', MACHINE)]
+
 const rows: Row[] = []
 
 /** What a real kernel left, all of its memory. */
@@ -68,7 +74,8 @@ describe.skipIf(why)(titled('faults', why), () => {
   test.each(faults.map((fault) => [fault.name, fault] as const))('%s', async (name, fault) => {
     const made = make(fault)
     if (!made) {
-      expect(bases.some((base) => existsIn(fault, base.kernel))).toBe(false)
+      const spoken = bases.some((base) => existsIn(fault, base.kernel))
+      expect(spoken ? NO_PLACE : [name]).toContain(name)
       return
     }
     const { base, change } = made
@@ -81,6 +88,8 @@ describe.skipIf(why)(titled('faults', why), () => {
     const report = await boot({
       memory,
       boot: entry,
+      // Where the old kernel had put the new one before anything went wrong.
+      scratch: scratchAreas(base.memory, base.decode.boot as KhoData),
       retrieve: right,
       commandLine: base.options.commandLine ?? '',
       memoryMiB: MEMORY_MIB,

@@ -138,15 +138,20 @@ export async function encodedBase(machine: Machine): Promise<Base> {
   return fixtureBase(await fixtureFrom(everything(machine), options), machine, COMMAND_LINE)
 }
 
+/** One concept of the fixtures. */
+export async function conceptBase(concept: string, machine: Machine): Promise<Base> {
+  const { release, arch, pageSize } = machine
+  return fixtureBase(await fixture(concept, { release: release.name, arch, pageSize }), machine)
+}
+
 /** All right images, those of real kernels first. */
 export async function faultBases(): Promise<readonly Base[]> {
   const bases: Base[] = []
   for (const name of realImages) bases.push(await realBase(name))
   for (const machine of machines) {
-    const { release, arch, pageSize } = machine
     bases.push(await encodedBase(machine))
     for (const concept of conceptsOf(machine)) {
-      bases.push(fixtureBase(await fixture(concept, { release: release.name, arch, pageSize }), machine))
+      bases.push(await conceptBase(concept, machine))
     }
   }
   return bases
