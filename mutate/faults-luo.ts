@@ -212,7 +212,7 @@ const blockFaults: readonly NamedFault[] = [
     doc: "A session's files start inside of a page.",
     class: 'field',
     rule: 'LUO_ADDRESS_ALIGNED',
-    follows: ['KHO_UNIT_UNCLAIMED'],
+    follows: ['KHO_UNIT_UNCLAIMED', 'LUO_FILE_HANDLER', 'LUO_FILE_LEFT_OUT'],
     apply: (site) => site.alter(withFiles(site, 'files'), (pa) => pa + 8n),
   },
   {
