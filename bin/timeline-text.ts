@@ -17,12 +17,10 @@ export function stepLines(event: StepEvent, paint: Paint, columns: number): read
   }
   const lines: string[] = []
   const margin = INDENT + '  '.repeat(event.depth)
-  const number = event.number.padStart(NUMBER_COLUMNS)
-  const title = event.title === undefined ? undefined : printable(event.title)
-  if (title !== undefined)
-    lines.push(`${paint.dim(number)}  ${'  '.repeat(event.depth)}${paint.title(title)}`)
-  const head = title === undefined ? `${number}  ${'  '.repeat(event.depth)}` : margin
-  lines.push(...headLines(head, event, paint, columns))
+  const first = `${event.number.padStart(NUMBER_COLUMNS)}  ${'  '.repeat(event.depth)}`
+  const title = event.title === undefined ? [] : wrapped(printable(event.title), first, columns, margin)
+  lines.push(...painted(title, paint.title))
+  lines.push(...headLines(title.length > 0 ? margin : first, event, paint, columns))
   for (const message of event.wrong)
     lines.push(...painted(wrapped(printable(message), `${margin}  `, columns), paint.fault))
   lines.push(...factLines(event.facts, `${margin}  `, paint, columns))

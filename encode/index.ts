@@ -17,6 +17,12 @@ export { formatHandoverDocument, type ParsedDocument, parseHandoverDocument } fr
 export { type PageFill, SparseMemory } from './memory.ts'
 export { PageAllocator } from './page-allocator.ts'
 export { type Run, RunTable, UNPLACED } from './runs.ts'
+export {
+  type ReadTimeline,
+  readTimeline,
+  type Timeline,
+  type TimelineOptions,
+} from './timeline.ts'
 export { splitPages, type UnitRun, type UnitTable, unitTable } from './units.ts'
 export * from './write.ts'
 export { type WrittenHandover, writeHandover } from './write-handover.ts'

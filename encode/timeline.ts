@@ -194,6 +194,10 @@ function regionsOf(
     if (start !== undefined) {
       context.report.wrong([...path, 'start'], 'the simulated kernel chooses the place; expected none')
     }
+    if (!/^[^\s:]+$/.test(name)) {
+      const found = JSON.stringify(name)
+      context.report.wrong([...path, 'name'], `${found}; expected a name without white space and colons`)
+    }
     const place = { length: size, into: 'the region' }
     return {
       name,

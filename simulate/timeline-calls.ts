@@ -167,17 +167,18 @@ function makeMemfd(
   return fd
 }
 
-/** pwrite() of everything that is not known to be zero; what is written short is an error here. */
-export function writeAll(machine: TimelineMachine, fd: number, at: bigint, content: Content): Answer {
+/** pwrite() of everything that is not known to be zero, as often as it takes. */
+function writeAll(machine: TimelineMachine, fd: number, at: bigint, content: Content): Answer {
   const { length, parts, fill } = contentSource(content)
   for (const { start, end } of parts(0n, length)) {
-    for (let offset = start; offset < end; offset += BigInt(CHUNK_BYTES)) {
+    for (let offset = start; offset < end; ) {
       const left = end - offset
       const bytes = new Uint8Array(left < BigInt(CHUNK_BYTES) ? Number(left) : CHUNK_BYTES)
+      machine.spendWriting(bytes.length)
       fill(offset, bytes)
-      const answer = machine.process.pwrite(fd, bytes, at + offset)
-      if (failed(answer)) return answer
-      if (answer < bytes.length) return new Failure('EIO')
+      const written = machine.process.pwrite(fd, bytes, at + offset)
+      if (failed(written)) return written
+      offset += BigInt(written)
     }
   }
 }

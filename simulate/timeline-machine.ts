@@ -3,7 +3,7 @@
  * process, and what lies between two kernels.
  */
 import { invariant } from '../abi/fault.ts'
-import { type PhysAddr, type PhysicalMemory, phys } from '../abi/memory.ts'
+import { hex, type PhysAddr, type PhysicalMemory, phys } from '../abi/memory.ts'
 import { releaseFor } from '../abi/registry.ts'
 import { contentSource } from '../encode/content.ts'
 import type { Content } from '../encode/handover.ts'
@@ -57,8 +57,10 @@ type Corruption = NonNullable<ScenarioStep['corrupt']>
 /** The scenario asks for more than a simulation does in reasonable time. */
 export class TimelineLimit extends Error {}
 
-/** Bytes that a timeline may write, compare and sum up in all. */
+/** Bytes that a timeline may compare and sum up in all. */
 const MAX_BYTES = 2 ** 33
+/** Bytes that it may write, which take as much memory here. */
+const MAX_WRITTEN = 2 ** 30
 
 /** fs.nr_open: as far as a process can raise RLIMIT_NOFILE. */
 const MAX_DESCRIPTORS = 1 << 20
@@ -85,6 +87,7 @@ export class TimelineMachine {
   readonly #corruptions: Corruption[] = []
   #shownLines = 0
   #spent = 0
+  #written = 0
 
   constructor(timeline: Timeline, hooks: MachineHooks) {
     this.#timeline = timeline
@@ -137,10 +140,16 @@ export class TimelineMachine {
     return (console.findLast(({ level }) => level === 'emerg') ?? console.at(-1))?.text ?? 'nothing'
   }
 
-  /** Counts what is written and compared, so that no scenario runs for ever. */
+  /** Counts what is compared, so that no scenario runs for ever. */
   spend(bytes: number): void {
     this.#spent += bytes
-    if (this.#spent > MAX_BYTES) throw new TimelineLimit(`more than ${MAX_BYTES} bytes to write and compare`)
+    if (this.#spent > MAX_BYTES) throw new TimelineLimit(`more than ${MAX_BYTES} bytes to compare in all`)
+  }
+
+  /** Counts what is written, so that no scenario takes all memory. */
+  spendWriting(bytes: number): void {
+    this.#written += bytes
+    if (this.#written > MAX_WRITTEN) throw new TimelineLimit(`more than ${MAX_WRITTEN} bytes to write in all`)
   }
 
   /** Whether the release hands over seals. */
@@ -163,7 +172,7 @@ export class TimelineMachine {
     const region = this.kernel.reserveMem.regions.find((one) => one.name === name)
     const { length, fill } = contentSource(content)
     if (!region || at + length > region.size) return new Failure('EFBIG')
-    this.spend(Number(length))
+    this.spendWriting(Number(length))
     const bytes = new Uint8Array(Number(length))
     fill(0n, bytes)
     this.kernel.ram.write(phys(region.start + at), bytes)
@@ -249,7 +258,7 @@ export class TimelineMachine {
     const written = bytes ?? littleEndian(value ?? 0n, place.length)
     if (bytes === undefined && place.length > WORD)
       return `${path} has ${place.length} bytes; say them in bytes`
-    if (!handover.ram.contains(place.pa, written.length)) return `no RAM at ${place.pa}`
+    if (!handover.ram.contains(place.pa, written.length)) return `no RAM at ${hex(place.pa)}`
     handover.ram.write(place.pa, written)
     return place.pa
   }

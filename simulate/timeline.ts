@@ -12,8 +12,6 @@ import { byRelease, isFor, movedContent, repeatedStep, seedOffset, shownStep } f
 import { runStep } from './timeline-verbs.ts'
 import { describeStep, verbOf } from './timeline-words.ts'
 
-export type { TimelineHandover } from './timeline-machine.ts'
-
 export interface TimelineHooks extends MachineHooks {
   /** Called after each step. */
   readonly onStep?: (event: StepEvent) => void

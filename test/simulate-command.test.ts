@@ -128,6 +128,16 @@ describe('a step that does not go as expected', () => {
     expect(stderr).toMatch(/expected ok, found panic \(Kernel panic - not syncing: The incoming tree failed/)
   })
 
+  test('is one that asks for memory that is not there', () => {
+    const memfd = '{ name: m, size: 256MiB, content: { byte: 1 } }'
+    const path = scenario('large.yaml', `release: linux-7.3\nram: 200MiB\nsteps: [{ memfd: ${memfd} }]\n`)
+    const { status, stderr } = kho(['simulate', path])
+    expect(status).toBe(1)
+    expect(stderr).toBe(
+      `kho-inspect: ${path}:3:9: steps[0]: step 1, memfd m, 256 MiB: expected ok, found ENOMEM\n`,
+    )
+  })
+
   test('is a path that the handover does not have', () => {
     const path = scenario(
       'path.yaml',

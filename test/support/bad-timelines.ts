@@ -73,6 +73,10 @@ export const badTimelines: readonly BadTimeline[] = [
     cause: 'a region with a place',
     text: `reserve_mem: [{ name: r, size: 1MiB, start: 256MiB }]\n${steps('open')}`,
   },
+  {
+    cause: 'a region whose name ends the parameter',
+    text: `reserve_mem: [{ name: "a b", size: 1MiB }]\n${steps('open')}`,
+  },
   { cause: 'the count of an FLB', text: `flbs: [{ name: x, data: 1, count: 2 }]\n${steps('open')}` },
   { cause: 'FLBs in 6.19', text: 'release: linux-6.19\nflbs: [{ name: x, data: 1 }]\nsteps: [open]\n' },
 ]
