@@ -61,6 +61,7 @@ export class PageCache {
 
   /** The slot of the folio that holds a page offset, or of the first one behind it. */
   slotFrom(index: number): number {
+    if (this.length === 0 || this.end(this.length - 1) <= index) return this.length
     let low = 0
     let high = this.length
     while (low < high) {
@@ -79,17 +80,17 @@ export class PageCache {
 
   /** Whether a folio of this order at this index would not meet another. */
   fits(index: number, order: number): boolean {
-    const slot = this.slotFrom(index)
-    return slot === this.length || this.index(slot) >= index + 2 ** order
+    return this.#fitsAt(this.slotFrom(index), index, order)
   }
 
   /** The new folio's slot; undefined where another one is in the way. A large one stands at its own alignment. */
   insert(at: number, order: number, pfn: number): number | undefined {
     const index = at - (at % 2 ** order)
-    if (!this.fits(index, order)) return undefined
     const slot = this.slotFrom(index)
+    if (!this.#fitsAt(slot, index, order)) return undefined
     if (this.length === this.#index.length) this.#resize(this.length * 2)
-    for (const column of this.#columns()) column.copyWithin(slot + 1, slot, this.length)
+    // Files mostly grow at their end.
+    if (slot < this.length) this.#makeRoom(slot)
     this.#index[slot] = index
     this.#pfn[slot] = pfn
     this.#order[slot] = order
@@ -103,6 +104,14 @@ export class PageCache {
   remove(from: number, to: number): void {
     for (const column of this.#columns()) column.copyWithin(from, to, this.length)
     this.length -= to - from
+  }
+
+  #fitsAt(slot: number, index: number, order: number): boolean {
+    return slot === this.length || this.index(slot) >= index + 2 ** order
+  }
+
+  #makeRoom(slot: number): void {
+    for (const column of this.#columns()) column.copyWithin(slot + 1, slot, this.length)
   }
 
   #columns(): readonly (Float64Array | Uint8Array | Uint32Array)[] {
