@@ -1,12 +1,16 @@
 /**
  * Every pair of releases: what the simulated next kernel makes of the simulated old one's image, against
- * the table that the verdict of `abi diff` is held against, too. So the two agree.
+ * the written table and the verdict of `abi diff`, with the line of the check that the verdict names.
  */
 import { readFileSync } from 'node:fs'
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import type { Outcome } from '../abi/check.ts'
 import { phys } from '../abi/memory.ts'
 import { type FrameRange, FrameRanges } from '../encode/page-allocator.ts'
+import { compareReleases } from '../inspect/abi-compare.ts'
+import { describeAbi } from '../inspect/abi-document.ts'
+import { releaseNamed } from '../inspect/abi-names.ts'
+import type { Verdict } from '../inspect/abi-verdict.ts'
 import { failed } from '../simulate/answer.ts'
 import { type Handover, walkMap } from '../simulate/handover.ts'
 import { linesOf, must } from './support/captured.ts'
@@ -56,9 +60,12 @@ function keepFile({ user, device }: LiveMachine): number {
   return 1
 }
 
+function takeOver({ handover }: Left, release: string): LiveMachine {
+  return takeOverLive(handover, { release, cmdline: CMDLINE, config })
+}
+
 /** What became of it. */
-function outcome({ handover, preserved, sessions, flbs }: Left, release: string): Outcome {
-  const machine = takeOverLive(handover, { release, cmdline: CMDLINE, config })
+function outcome({ preserved, sessions, flbs }: Left, machine: LiveMachine): Outcome {
   const { kernel } = machine
   const lines = linesOf(kernel)
   if (lines.some((line) => line.startsWith('Kernel panic') && line.includes('incoming tree'))) return 'panics'
@@ -81,9 +88,40 @@ function findsFile({ user, device, kernel }: LiveMachine): boolean {
   return new TextDecoder().decode(must(user.pread(file, CONTENTS.length, 0n))) === CONTENTS
 }
 
-test.each(Object.entries(outcomes))('what each release makes of an image of %s', (release, expected) => {
-  const left = leave(release)
-  expect(columns.map((column) => [column, outcome(left, column)])).toEqual(
-    columns.map((column, at) => [column, expected[at]]),
-  )
+/** A line of the console that a check's message with some values is. */
+function lineOf(message: string): RegExp {
+  const literal = message.split(/%(?:p[ae]|(?:\.\*|[lz]*)[a-z])/)
+  return new RegExp(literal.map((part) => part.replace(/[[\]().*+?^${}|\\]/g, '\\$&')).join('.*'))
+}
+
+const abi = describeAbi()
+
+/** Verdict of `abi diff old new` on 4K pages. */
+function verdictOf(old: string, next: string): Verdict {
+  const [before, after] = [releaseNamed(abi, old), releaseNamed(abi, next)]
+  if (!before || !after) throw new Error(`no release ${old} or ${next}`)
+  return compareReleases(abi, before, after, [4096]).forward
+}
+
+describe.each(Object.entries(outcomes))('an image of %s', (old, expected) => {
+  const left = leave(old)
+  const made = columns.map((next) => {
+    const machine = takeOver(left, next)
+    return { next, outcome: outcome(left, machine), console: linesOf(machine.kernel).join('\n') }
+  })
+
+  test('is taken over, lost or refused by each release', () => {
+    expect(made.map((one) => [one.next, one.outcome])).toEqual(
+      columns.map((next, at) => [next, expected[at]]),
+    )
+  })
+
+  test('meets the outcome and the check that `abi diff` names', () => {
+    for (const { next, outcome, console } of made) {
+      const verdict = verdictOf(old, next)
+      expect([next, verdict.outcome]).toEqual([next, outcome])
+      const message = verdict.check?.message
+      if (message !== undefined) expect(console).toMatch(lineOf(message))
+    }
+  })
 })
