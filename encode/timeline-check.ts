@@ -13,6 +13,10 @@ const MAX_STEPS = 1 << 20
 export interface StepContext {
   /** Names of the regions of reserve_mem. */
   readonly regions: readonly string[]
+  /** Version strings of the drivers that are not modelled. */
+  readonly handlers: readonly string[]
+  /** Names of the FLBs that the scenario declares. */
+  readonly flbs: readonly string[]
   readonly simulated: readonly string[]
   readonly report: ScenarioReport
 }
@@ -34,6 +38,7 @@ function checkEach(steps: readonly TimelineStep[], names: OpenNames, context: St
   for (const { step, path, group } of steps) {
     checkParts(step, path, context)
     checkReleases(step, path, context)
+    checkDrivers(step, path, context)
     checkNames(step, path, names, context)
     names.open(step)
     if (group) {
@@ -149,6 +154,26 @@ function checkParts(step: ScenarioStep, path: Path, { report }: StepContext): vo
   if (check && Object.keys(check).length === 0)
     report.wrong([...path, 'check'], 'expected something to check')
   if (fail) checkFail(fail, [...path, 'fail'], report)
+}
+
+/** Drivers and FLBs by names that no file and no declaration has would never be met. */
+function checkDrivers({ fail, flb, kexec }: ScenarioStep, path: Path, context: StepContext): void {
+  const { handlers, flbs, report } = context
+  const check = (at: Path, name: string | undefined, known: readonly string[], what: string): void => {
+    if (name === undefined || known.includes(name)) return
+    const near = nearest(name, known)
+    const others = known.length > 0 ? `expected one of ${known.join(', ')}` : 'the scenario has none'
+    report.wrong(
+      [...path, ...at],
+      `no ${what} ${describe(name)}; ${near === undefined ? others : `did you mean ${near}?`}`,
+    )
+  }
+  check(['fail', 'handler'], fail?.handler, handlers, 'driver')
+  check(['fail', 'flb'], fail?.flb, flbs, 'FLB')
+  check(['flb', 'name'], flb?.name, flbs, 'FLB')
+  for (const [index, name] of (kexec?.without ?? []).entries()) {
+    check(['kexec', 'without', { index }], name, handlers, 'driver')
+  }
 }
 
 function checkFail(fail: NonNullable<ScenarioStep['fail']>, path: Path, report: ScenarioReport): void {

@@ -114,7 +114,15 @@ function timelineOf(
     : declaredSteps(scenario, machine, context)
   if (!steps || !report.empty) return undefined
   const regions = regionsOf(scenario, machine, context)
-  checkSteps(steps, { regions: regions.map(({ name }) => name), simulated, report })
+  const flbs = flbsOf(scenario, machine, context)
+  const handlers = handlersOf(scenario, steps)
+  checkSteps(steps, {
+    regions: regions.map(({ name }) => name),
+    handlers,
+    flbs: flbs.map(({ name }) => name),
+    simulated,
+    report,
+  })
   const contents = contentsOf(steps, context)
   return {
     title: scenario.title,
@@ -128,8 +136,8 @@ function timelineOf(
     khoTest: scenario.kho_test !== undefined && scenario.kho_test.off !== true,
     version: scenario.kexec_metadata?.previous_release,
     regions,
-    flbs: flbsOf(scenario, machine, context),
-    handlers: handlersOf(scenario, steps),
+    flbs,
+    handlers,
     steps,
     contents,
   }

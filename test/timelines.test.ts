@@ -219,6 +219,7 @@ test('no sequence of steps ends the simulator itself', async () => {
     '{ create_session: b, only: linux-6.16 }',
     '{ open: , only: linux-6.16 }',
     '{ retrieve: { session: a, token: 1 }, only: linux-6.16 }',
+    '{ preserve: { session: a, token: 2, opaque: { compatible: vfio-v1, data: 7 } }, only: linux-6.16 }',
     names,
   ]
   await fc.assert(

@@ -46,8 +46,18 @@ export const badTimelines: readonly BadTimeline[] = [
     cause: 'a descriptor that is no number',
     text: steps('{ create_session: a }', '{ preserve: { session: a, token: 1, fd: three } }'),
   },
-  { cause: 'a failure without a callback', text: steps('{ fail: { handler: vfio-v1 } }') },
-  { cause: 'a callback that an FLB has not', text: steps('{ fail: { flb: x, callback: freeze } }') },
+  {
+    cause: 'a failure without a callback',
+    text: steps(
+      '{ create_session: a }',
+      '{ preserve: { session: a, token: 1, opaque: { compatible: vfio-v1, data: 1 } } }',
+      '{ fail: { handler: vfio-v1 } }',
+    ),
+  },
+  {
+    cause: 'a callback that an FLB has not',
+    text: `flbs: [{ name: x, data: 1 }]\n${steps('{ fail: { flb: x, callback: freeze } }')}`,
+  },
   { cause: 'an error of an allocation', text: steps('{ fail: { allocation: 1, with: EIO } }') },
   { cause: 'a corruption without a value', text: steps('{ corrupt: { at: 0x1000 } }') },
   {
@@ -73,6 +83,16 @@ export const badTimelines: readonly BadTimeline[] = [
     cause: 'a region with a place',
     text: `reserve_mem: [{ name: r, size: 1MiB, start: 256MiB }]\n${steps('open')}`,
   },
+  {
+    cause: 'a mistyped driver',
+    text: steps(
+      '{ create_session: a }',
+      '{ preserve: { session: a, token: 1, opaque: { compatible: vfio-v1, data: 1 } } }',
+      '{ fail: { handler: vifo-v1, callback: freeze } }',
+      '{ kexec: { without: [memfd-v2] } }',
+    ),
+  },
+  { cause: 'an FLB that nobody declares', text: steps('{ flb: { name: x, call: get_incoming } }') },
   {
     cause: 'a region whose name ends the parameter',
     text: `reserve_mem: [{ name: "a b", size: 1MiB }]\n${steps('open')}`,
