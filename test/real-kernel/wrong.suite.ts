@@ -122,6 +122,11 @@ describe.skipIf(why)(titled('faults', why), () => {
   afterAll(() => keepTable('wrong', { title: 'Wrong images', kernel: '7.3.4 arm64', rows }))
 })
 
+test('every disagreement is one on a fault of the catalogue', () => {
+  const names = faults.map(({ name }) => name)
+  expect(Object.keys(DISAGREEMENTS).filter((name) => !names.includes(name))).toEqual([])
+})
+
 function agreement(equal: boolean, agrees: boolean, known: Disagreement | undefined): string {
   if (equal) return 'yes'
   if (agrees) return 'yes: it is what the image says'
