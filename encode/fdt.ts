@@ -57,8 +57,6 @@ export function buildFdt(tree: FdtTree, style: FdtStyle, size: number): BuiltFdt
   return writer.built()
 }
 
-export { FDT_ERR }
-
 /**
  * Edits of an FDT within its buffer, call for call as kho_add_subtree() and kho_remove_subtree() make
  * them. Node offsets count from the start of the structure block; errors are negative.

@@ -6,6 +6,7 @@
  * kho_retrieve_subtree().
  */
 import { EARLY_MEMREMAP_MAX, type khoData } from '../abi/boot.ts'
+import { FDT_ERR } from '../abi/fdt.ts'
 import { pageShift } from '../abi/layout.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import type { Infer } from '../abi/schema.ts'
@@ -16,16 +17,7 @@ import type { KernelBase } from './context.ts'
 import type { Subtree } from './core.ts'
 import { KernelOops } from './crash.ts'
 import type { EarlyMemory } from './early-memory.ts'
-import {
-  checkCompatible,
-  checkHeader,
-  type FdtNode,
-  fdtAt,
-  getProperty,
-  getWord,
-  LIBFDT,
-  subnode,
-} from './libfdt.ts'
+import { checkCompatible, checkHeader, type FdtNode, fdtAt, getProperty, getWord, subnode } from './libfdt.ts'
 import { walkRadix } from './radix-map.ts'
 import { decodeScratch, type ScratchArea } from './scratch.ts'
 import { splitFrames, type UnitVisitor } from './units.ts'
@@ -66,7 +58,7 @@ export class KhoIncoming {
     const { fdt_addr: fdt, scratch_addr, scratch_size } = boot
     if (boot.fdt_size > BigInt(EARLY_MEMREMAP_MAX)) return log.refuse('KHO_FDT_MAPPED', fdt)
     const readable = ram.contains(phys(fdt), this.#kernel.target.pageSize)
-    const code = readable ? checkHeader(ram, phys(fdt)) : LIBFDT.BADMAGIC
+    const code = readable ? checkHeader(ram, phys(fdt), spec.traits.alignsFdtBlocks) : FDT_ERR.BADMAGIC
     if (code !== 0) return log.refuse('KHO_FDT_HEADER', fdt, code)
     const root = fdtAt(ram, phys(fdt))
     const wrong = checkCompatible(root, spec.form.compatible)

@@ -6,6 +6,7 @@
  * kexec_handover_debugfs.c (6.19.11, 7.1.13, 7.3.4): kho_init(), kho_finalize(), kho_abort(),
  * kho_out_finalize_set().
  */
+import { FDT_ERR } from '../abi/fdt.ts'
 import type { PhysAddr } from '../abi/memory.ts'
 import { type Answer, Failure, failed } from './answer.ts'
 import { ChunkMap } from './chunk-map.ts'
@@ -19,9 +20,6 @@ import { Slab } from './slab.ts'
 
 /** A subsystem that adds its part when the map is finalized (6.16 to 6.18); a failure aborts. */
 export type FinalizeNotifier = () => Answer
-
-/** What libfdt answers to fdt_begin_node() outside of the making of a tree. */
-const FDT_ERR_BADSTATE = -7
 
 export class KhoOutgoing {
   readonly #kernel: KernelBase
@@ -118,7 +116,8 @@ export class KhoOutgoing {
 
   addSubtree(name: string, pa: PhysAddr, size: number): Answer {
     if (!this.#kernel.spec.traits.buildsAtFinalize) return this.#root.add(name, pa, size)
-    return this.#isFinalizing ? this.#root.append(name, pa) : new Failure(FDT_ERR_BADSTATE)
+    // fdt_begin_node() outside of the making of a tree.
+    return this.#isFinalizing ? this.#root.append(name, pa) : new Failure(FDT_ERR.BADSTATE)
   }
 
   removeSubtree(pa: PhysAddr): void {

@@ -5,10 +5,12 @@
  * Source: kernel/liveupdate/kexec_handover.c: kho_out_fdt_setup(), kho_add_subtree(),
  * kho_remove_subtree(), kho_update_memory_map(); kernel/kexec_handover.c (6.17.8): kho_finalize().
  */
+
 import { invariant } from '../abi/fault.ts'
+import { FDT_ERR } from '../abi/fdt.ts'
 import type { PhysAddr } from '../abi/memory.ts'
 import { u64le } from '../abi/schema.ts'
-import { buildFdt, FDT_ERR, FdtEditor } from '../encode/fdt.ts'
+import { buildFdt, FdtEditor } from '../encode/fdt.ts'
 import type { FdtTree } from '../encode/handover.ts'
 import { textBytes } from '../encode/text.ts'
 import { encodeInt } from '../encode/write.ts'

@@ -5,17 +5,16 @@
  * Source: scripts/dtc/libfdt/fdt.c, fdt_ro.c. The tree itself is read by the shared reader of FDTs.
  */
 import {
+  FDT_ERR,
   FDT_FIRST_SUPPORTED_VERSION,
   FDT_MAGIC,
   FDT_RESERVE_ALIGN,
   FDT_TAG_ALIGN,
   FDT_VERSION,
   fdtHeader,
-  fdtReserveEntry,
   MAX_FDT_TOTALSIZE,
 } from '../abi/fdt.ts'
 import type { Target } from '../abi/layout.ts'
-import { layoutOf } from '../abi/layout.ts'
 import type { PhysAddr } from '../abi/memory.ts'
 import type { Infer } from '../abi/schema.ts'
 import { FDT_HEADER_SIZE, type FdtNode, fdtTotalSize, readFdt } from '../inspect/fdt.ts'
@@ -24,49 +23,55 @@ import type { Ram } from './core.ts'
 
 export type { FdtNode }
 
-/** FDT_ERR_*, negative. */
-export const LIBFDT = {
-  NOTFOUND: -1,
-  TRUNCATED: -8,
-  BADMAGIC: -9,
-  BADVERSION: -10,
-  BADSTRUCTURE: -11,
-  ALIGNMENT: -19,
-} as const
-
 const ANY: Target = { pageSize: 4096 }
 /** KHO's trees take a few pages at most. */
 const MAX_FDT_BYTES = 1 << 24
 
-/** fdt_check_header(): 0, or why the kernel cannot use the blob. */
-export function checkHeader(ram: Ram, pa: PhysAddr): number {
-  if (Number(pa) % FDT_RESERVE_ALIGN !== 0) return LIBFDT.ALIGNMENT
+/** fdt_check_header(): 0, or why the kernel cannot use the blob. `alignsBlocks`: blocks must stand aligned. */
+export function checkHeader(ram: Ram, pa: PhysAddr, alignsBlocks: boolean): number {
+  if (Number(pa) % FDT_RESERVE_ALIGN !== 0) return FDT_ERR.ALIGNMENT
   const header = decodeStruct(fdtHeader, ram.read(pa, FDT_HEADER_SIZE), ANY)
-  if (header.magic !== FDT_MAGIC) return LIBFDT.BADMAGIC
+  if (header.magic !== FDT_MAGIC) return FDT_ERR.BADMAGIC
   const { version, last_comp_version, totalsize } = header
-  if (version < FDT_FIRST_SUPPORTED_VERSION || last_comp_version > FDT_VERSION) return LIBFDT.BADVERSION
-  if (version < last_comp_version) return LIBFDT.BADVERSION
-  if (totalsize < FDT_HEADER_SIZE || totalsize > MAX_FDT_TOTALSIZE) return LIBFDT.TRUNCATED
-  return checkBlocks(header)
+  if (version < FDT_FIRST_SUPPORTED_VERSION || last_comp_version > FDT_VERSION) return FDT_ERR.BADVERSION
+  if (version < last_comp_version) return FDT_ERR.BADVERSION
+  if (totalsize < FDT_HEADER_SIZE || totalsize > MAX_FDT_TOTALSIZE) return FDT_ERR.TRUNCATED
+  const { off_mem_rsvmap, off_dt_struct } = header
+  const isAligned = off_mem_rsvmap % FDT_RESERVE_ALIGN === 0 && off_dt_struct % FDT_TAG_ALIGN === 0
+  if (alignsBlocks && !isAligned) return FDT_ERR.ALIGNMENT
+  return blocksLieInside(header) ? 0 : FDT_ERR.TRUNCATED
 }
 
-function checkBlocks(header: Infer<typeof fdtHeader>): number {
+function blocksLieInside(header: Infer<typeof fdtHeader>): boolean {
   const { totalsize, version } = header
   const { off_mem_rsvmap, off_dt_struct, size_dt_struct, off_dt_strings, size_dt_strings } = header
   const inside = (offset: number, length: number): boolean =>
     offset >= FDT_HEADER_SIZE && offset + length <= totalsize
-  if (!inside(off_mem_rsvmap, layoutOf(fdtReserveEntry, ANY).size)) return LIBFDT.TRUNCATED
-  if (off_mem_rsvmap % FDT_RESERVE_ALIGN !== 0) return LIBFDT.ALIGNMENT
-  const structSize = version >= FDT_VERSION ? size_dt_struct : 0
-  if (!inside(off_dt_struct, structSize)) return LIBFDT.TRUNCATED
-  if (off_dt_struct % FDT_TAG_ALIGN !== 0) return LIBFDT.ALIGNMENT
-  return inside(off_dt_strings, size_dt_strings) ? 0 : LIBFDT.TRUNCATED
+  return (
+    inside(off_mem_rsvmap, 0) &&
+    inside(off_dt_struct, version >= FDT_VERSION ? size_dt_struct : 0) &&
+    inside(off_dt_strings, size_dt_strings)
+  )
+}
+
+/** A tree in which every look-up fails. */
+const NAMELESS: FdtNode = {
+  name: '',
+  nameBytes: new Uint8Array(0),
+  offset: 0,
+  nameOffset: 0,
+  end: 0,
+  cut: false,
+  properties: [],
+  children: [],
 }
 
 /** The tree at an address; undefined where libfdt answers every question with an error. */
 export function fdtAt(ram: Ram, pa: PhysAddr): FdtNode | undefined {
   const total = fdtTotalSize(ram.read(pa, FDT_HEADER_SIZE))
   if (total === undefined) return undefined
+  // fdt_ro_probe_() takes one byte less than fdt_check_header(): no name is ever found.
+  if (total === MAX_FDT_TOTALSIZE) return NAMELESS
   let length = Math.min(total, MAX_FDT_BYTES)
   // libfdt looks at what the tree uses only, however much the header claims.
   while (!ram.contains(pa, length)) length = Math.floor(length / 2)
@@ -94,9 +99,9 @@ export function subnode(node: FdtNode, name: string): FdtNode | undefined {
 
 /** fdt_node_check_compatible(): 0, 1 where the list does not hold the string, -FDT_ERR_NOTFOUND without one. */
 export function checkCompatible(node: FdtNode | undefined, wanted: string): number {
-  if (!node) return LIBFDT.BADSTRUCTURE
+  if (!node) return FDT_ERR.BADSTRUCTURE
   const list = getProperty(node, 'compatible')
-  if (!list) return LIBFDT.NOTFOUND
+  if (!list) return FDT_ERR.NOTFOUND
   const texts = new TextDecoder('latin1').decode(list).split('\0').slice(0, -1)
   return texts.includes(wanted) ? 0 : 1
 }

@@ -5,6 +5,7 @@
  * Source: kernel/liveupdate/luo_core.c (Linux 6.19.11, 7.1.13, 7.3.4).
  */
 import { invariant } from '../abi/fault.ts'
+import { FDT_ERR } from '../abi/fdt.ts'
 import { layoutOf } from '../abi/layout.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import { componentByName } from '../abi/registry.ts'
@@ -14,7 +15,7 @@ import type { FdtTree } from '../encode/handover.ts'
 import { encodeInt } from '../encode/write.ts'
 import { type Answer, Failure, failed } from './answer.ts'
 import type { Subtree } from './core.ts'
-import { checkCompatible, type FdtNode, fdtAt, getProperty, LIBFDT, subnode } from './libfdt.ts'
+import { checkCompatible, type FdtNode, fdtAt, getProperty, subnode } from './libfdt.ts'
 import { registerTestFlbs } from './liveupdate-test.ts'
 import { type LuoContext, type LuoForm, type LuoTraits, luoTraits } from './luo-context.ts'
 import { type FileHandler, FileHandlers } from './luo-file.ts'
@@ -339,7 +340,7 @@ function textStarts(context: LuoContext, pa: PhysAddr, root: StructType, text: s
 /** fdt_getprop() of a u64: its value, or the length that was found, or libfdt's error. */
 function wordOf(node: FdtNode, name: string): bigint | number {
   const value = getProperty(node, name)
-  if (!value) return LIBFDT.NOTFOUND
+  if (!value) return FDT_ERR.NOTFOUND
   if (value.length !== 8) return value.length
   return new DataView(value.buffer, value.byteOffset, 8).getBigUint64(0, true)
 }

@@ -7,6 +7,7 @@
  */
 import { appliesTo, type Span } from '../abi/check.ts'
 import { invariant } from '../abi/fault.ts'
+import { FDT_BLOCKS_ALIGNED_SINCE } from '../abi/fdt.ts'
 import { type ComponentVersion, releaseByName, versionById } from '../abi/registry.ts'
 import type { ChunksEdge, FdtNodeType, RadixEdge } from '../abi/schema.ts'
 
@@ -50,6 +51,8 @@ const SPANS = {
   extendsScratch: { since: 'linux-7.3' },
   /** Nodes without memory get no scratch area; a size of 0 is taken if not all are, and nothing may follow. */
   strictScratchSizes: { since: 'linux-6.19' },
+  /** fdt_check_header() asks for the alignment of the blocks. */
+  alignsFdtBlocks: { since: FDT_BLOCKS_ALIGNED_SINCE },
   /** `kho=` has a default in the configuration. */
   hasDefault: { since: 'linux-6.19' },
   /** lib/test_kho.c does nothing without KHO. */

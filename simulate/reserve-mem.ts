@@ -4,6 +4,7 @@
  * Source: mm/memblock.c: reserve_mem(), reserve_mem_kho_revive(), prepare_kho_fdt(),
  * reserved_mem_preserve(); 6.17.8: reserve_mem_kho_finalize().
  */
+import { FDT_ERR } from '../abi/fdt.ts'
 import { memblockV1, RESERVE_MEM_MAX_ENTRIES, RESERVE_MEM_NAME_SIZE, reserveMemV1 } from '../abi/memblock.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import { componentByName } from '../abi/registry.ts'
@@ -17,7 +18,7 @@ import { memparse } from './command-line.ts'
 import type { KernelBase } from './context.ts'
 import type { EarlyMemory } from './early-memory.ts'
 import type { Kho } from './kho.ts'
-import { checkCompatible, type FdtNode, fdtAt, getWord, LIBFDT, subnode } from './libfdt.ts'
+import { checkCompatible, type FdtNode, fdtAt, getWord, subnode } from './libfdt.ts'
 import { compatibleOf } from './release.ts'
 
 export interface ReservedRegion {
@@ -79,7 +80,7 @@ export class ReserveMem {
     const root = this.#incomingFdt()
     if (!root) return undefined
     const node = subnode(root, name)
-    if (!node) return void say('RESERVE_MEM_NODE', SUBTREE, name, LIBFDT.NOTFOUND)
+    if (!node) return void say('RESERVE_MEM_NODE', SUBTREE, name, FDT_ERR.NOTFOUND)
     const contract = compatibleOf(reserveMemV1)
     const wrong = checkCompatible(node, contract)
     if (wrong !== 0) return void say('RESERVE_MEM_COMPATIBLE', name, contract, wrong)
