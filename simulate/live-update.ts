@@ -10,6 +10,7 @@ import type { Subsystem } from './core.ts'
 import { Luo } from './luo.ts'
 import { type LuoContext, luoForm, luoTraits } from './luo-context.ts'
 import { LiveupdateDevice } from './luo-device.ts'
+import type { FileHandler } from './luo-file.ts'
 import { memfdHandler } from './memfd-luo.ts'
 import type { Huge } from './shmem.ts'
 import { Tmpfs } from './tmpfs.ts'
@@ -22,6 +23,8 @@ export class LiveUpdate implements Subsystem {
   /** Undefined where the release has no LUO. */
   readonly luo: Luo | undefined
   readonly tmpfs: Tmpfs
+  /** The file handler of memfds, for FLBs that depend on it. */
+  memfd: FileHandler | undefined
   #device: LiveupdateDevice | undefined
 
   /** `huge` is the mount option of shmem. */
@@ -57,10 +60,10 @@ export class LiveUpdate implements Subsystem {
   lateMm(): void {
     const { luo } = this
     if (!luo) return
-    const handler = memfdHandler(this.#kernel, luo.traits, ({ sealing }) =>
+    this.memfd = memfdHandler(this.#kernel, luo.traits, ({ sealing }) =>
       this.tmpfs.memfdFile(sealing ? memfdCreateFlags.ALLOW_SEALING : 0),
     )
-    const answer = handler && luo.registerFileHandler(handler)
+    const answer = this.memfd && luo.registerFileHandler(this.memfd)
     if (failed(answer) && answer.errno !== 'EOPNOTSUPP') this.#kernel.say('MEMFD_REGISTER', answer.number)
   }
 

@@ -135,14 +135,21 @@ export class OpaqueDrivers implements Subsystem {
     for (const { name, data } of this.#timeline.flbs) {
       this.#flbs.set(name, opaqueFlb(name, data, this.#failures))
     }
+    this.#link(this.#live.memfd)
     for (const compatible of this.#timeline.handlers) {
       if (this.#without.includes(compatible)) continue
       const handler = withFailures(opaqueHandler(compatible), this.#failures)
       luo.registerFileHandler(handler)
-      for (const { name, handlers } of this.#timeline.flbs) {
-        const flb = this.#flbs.get(name)
-        if (flb && (handlers?.includes(compatible) ?? true)) luo.registerFlb(handler, flb)
-      }
+      this.#link(handler)
+    }
+  }
+
+  /** Makes a handler's files depend on the FLBs that name it, or that name none. */
+  #link(handler: FileHandler | undefined): void {
+    for (const { name, handlers } of this.#timeline.flbs) {
+      const flb = this.#flbs.get(name)
+      const isFor = handler && (handlers?.includes(handler.compatible) ?? true)
+      if (flb && isFor) this.#live.luo?.registerFlb(handler, flb)
     }
   }
 }

@@ -166,10 +166,10 @@ describe('mistakes', () => {
   })
 
   test('encode says that a timeline is for simulate', () => {
-    const { status, stderr } = kho(['encode', `${TIMELINES}/flb.yaml`, '-o', `${directory}/x.elf`])
+    const { status, stderr } = kho(['encode', `${TIMELINES}/frozen-memfd.yaml`, '-o', `${directory}/x.elf`])
     expect(status).toBe(2)
     expect(stderr).toMatch(
-      /flb\.yaml:7:3: steps: this is a timeline, not one handover; kho-inspect simulate runs it\n/,
+      /frozen-memfd\.yaml:5:3: steps: this is a timeline, not one handover; kho-inspect simulate runs it\n/,
     )
   })
 })
@@ -195,7 +195,12 @@ describe('images', () => {
 
   test('that cannot be written make exit code 3', () => {
     const file = scenario('a-file', '')
-    const { status, stderr } = kho(['simulate', `${TIMELINES}/flb.yaml`, '--save-images', `${file}/folder`])
+    const { status, stderr } = kho([
+      'simulate',
+      `${TIMELINES}/frozen-memfd.yaml`,
+      '--save-images',
+      `${file}/folder`,
+    ])
     expect(status).toBe(3)
     expect(stderr).toMatch(/folder cannot be made: ENOTDIR\n/)
   })
@@ -253,7 +258,7 @@ describe('JSON', () => {
 
   test('names the images', () => {
     const folder = `${directory}/json`
-    const { images } = print(`${TIMELINES}/flb.yaml`, '--save-images', folder)
+    const { images } = print(`${TIMELINES}/frozen-memfd.yaml`, '--save-images', folder)
     expect(images).toEqual([
       { file: `${folder}/1-linux-7.3-to-linux-7.3.elf`, from: 'linux-7.3', to: 'linux-7.3' },
     ])
