@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     include: ['test/real-kernel/*.suite.ts'],
-    globalSetup: ['test/real-kernel/tables.ts'],
+    globalSetup: ['test/support/build.ts', 'test/real-kernel/tables.ts'],
     fileParallelism: false,
     testTimeout: 300_000,
     hookTimeout: 300_000,

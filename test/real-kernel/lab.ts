@@ -1,6 +1,6 @@
 /** Kernels and guests as kernels.sh leaves them, and runs with them; a clear word where something is missing. */
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import type { Architecture } from '../../abi/machine.ts'
 import type { PhysicalMemory, PhysRange } from '../../abi/memory.ts'
@@ -11,7 +11,6 @@ import type { Expectation } from '../../qemu/expectation.ts'
 import type { RunReport } from '../../qemu/report.ts'
 
 const CACHE = `${process.env.XDG_CACHE_HOME ?? `${homedir()}/.cache`}/kho-inspect/kernels`
-const RESULTS = `${CACHE}/results`
 const RUN_SECONDS = 60
 
 /** The kernel's file: of the cache, or for arm64 the developer's own. */
@@ -89,18 +88,7 @@ export interface Table {
   readonly rows: readonly Row[]
 }
 
-/** Keeps a table for the end of the run. */
+/** Keeps a table for the end of the run, in the directory that tables.ts makes for it. */
 export function keepTable(name: string, table: Table): void {
-  mkdirSync(RESULTS, { recursive: true })
-  writeFileSync(`${RESULTS}/${name}.json`, JSON.stringify(table))
-}
-
-export function keptTable(name: string): Table | undefined {
-  const path = `${RESULTS}/${name}.json`
-  return existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : undefined
-}
-
-export function forgetTables(names: readonly string[]): void {
-  for (const name of names)
-    if (existsSync(`${RESULTS}/${name}.json`)) writeFileSync(`${RESULTS}/${name}.json`, 'null')
+  writeFileSync(`${process.env.REAL_KERNEL_RESULTS}/${name}.json`, JSON.stringify(table))
 }

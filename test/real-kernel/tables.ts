@@ -1,21 +1,26 @@
 /**
- * Before and after all suites: forgets the tables of the last run, prints those of this one, and with
- * REAL_KERNEL_DATE writes them into docs/real-kernels.md.
+ * Around all suites: collects the tables that they keep, prints them, and with REAL_KERNEL_DATE writes them
+ * into docs/real-kernels.md.
  */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { ROOT } from '../support/images.ts'
-import { forgetTables, keptTable, type Table } from './lab.ts'
+import type { Table } from './lab.ts'
 
 const TABLES = ['generated', 'wrong', 'recorded', 'real'] as const
 const PAGE = `${ROOT}docs/real-kernels.md`
 const MARK = /(<!-- tables -->\n)[\s\S]*(<!-- end of tables -->)/
 
+let results = ''
+
 export function setup(): void {
-  forgetTables(TABLES)
+  results = mkdtempSync(`${tmpdir()}/real-kernel-`)
+  process.env.REAL_KERNEL_RESULTS = results
 }
 
 export function teardown(): void {
-  const tables = TABLES.flatMap((name) => keptTable(name) ?? [])
+  const tables = TABLES.flatMap(keptTable)
+  rmSync(results, { recursive: true })
   const text = tables.map(tableText).join('\n')
   process.stdout.write(`\n${text}\n`)
   const date = process.env.REAL_KERNEL_DATE
@@ -25,6 +30,11 @@ export function teardown(): void {
     PAGE,
     page.replace(MARK, (_, begin, end) => `${begin}\nAs of ${date}.\n\n${text}\n${end}`),
   )
+}
+
+function keptTable(name: string): Table[] {
+  const path = `${results}/${name}.json`
+  return existsSync(path) ? [JSON.parse(readFileSync(path, 'utf8'))] : []
 }
 
 function tableText({ title, kernel, rows }: Table): string {

@@ -158,7 +158,7 @@ export function parametersOf({ regions }: Workload): string {
 }
 
 /** The guest with its list and with the next kernel and its guest. */
-function initramfs(workload: Workload, kernel: string, guest: Uint8Array): Uint8Array {
+export function initramfs(workload: Workload, kernel: string, guest: Uint8Array): Uint8Array {
   const next = withFiles(guest, [
     { path: 'kho-retrieve', bytes: Buffer.from(retrievalList(wantedOf(workload))) },
   ])

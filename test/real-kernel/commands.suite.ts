@@ -1,0 +1,141 @@
+/** `kho-inspect capture` and `boot` as a user runs them: what they print, and what they leave behind. */
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { kho, ROOT, type Run } from '../support/images.ts'
+import { guestFile, kernelFile, missing, titled } from './lab.ts'
+import { initramfs, parametersOf, workloads } from './workloads.ts'
+
+const why = missing('7.3', 'arm64')
+const COMMAND = `${ROOT}dist/bin/kho-inspect.js`
+const { basic } = workloads
+const directory = mkdtempSync(`${tmpdir()}/commands-`)
+/** Where the commands have their own files. */
+const temporary = mkdtempSync(`${tmpdir()}/temporary-`)
+const env = { ...process.env, TMPDIR: temporary }
+const run = (args: readonly string[]): Run => kho(args, { TMPDIR: temporary })
+
+describe.skipIf(why)(titled('commands', why), () => {
+  beforeAll(() => {
+    const kernel = kernelFile('7.3', 'arm64')
+    writeFileSync(`${directory}/first.cpio`, initramfs(basic, kernel, readFileSync(guestFile('arm64'))))
+  })
+  afterAll(() => {
+    for (const path of [directory, temporary]) rmSync(path, { recursive: true })
+  })
+
+  const kernel = ['--kernel', kernelFile('7.3', 'arm64')]
+  const capture = (output: string): string[] => {
+    const parameters = `kho_scratch=16M,64M,16M ${parametersOf(basic)}`
+    return [
+      'capture',
+      ...kernel,
+      '--initrd',
+      `${directory}/first.cpio`,
+      '-o',
+      output,
+      '--cmdline',
+      parameters,
+    ]
+  }
+  const boot = (...more: string[]): string[] => {
+    const parameters = ['--cmdline', parametersOf(basic)]
+    return [
+      'boot',
+      `${directory}/image.elf`,
+      ...kernel,
+      '--initrd',
+      guestFile('arm64'),
+      ...parameters,
+      ...more,
+    ]
+  }
+
+  test('capture, dump, boot', () => {
+    const captured = run([...capture(`${directory}/image.elf`), '--json'])
+    expect(captured.status).toBe(0)
+    expect(JSON.parse(captured.stdout)).toMatchObject({
+      schema: 'kho-inspect/capture@1',
+      arch: 'arm64',
+      next: { outcome: 'takes-over', handover: true, reserve_mem: ['trace', 'oops'], kho_test: true },
+    })
+    const dumped = run(['dump', `${directory}/image.elf`])
+    expect([dumped.status, dumped.stderr]).toEqual([0, ''])
+
+    const booted = run(boot('--json'))
+    expect(booted.status).toBe(0)
+    const report = JSON.parse(booted.stdout)
+    expect(report).toMatchObject({ schema: 'kho-inspect/boot@1', outcome: 'takes-over', differences: [] })
+    expect(booted.stderr).toMatch(/^KHO: found kexec handover data\.$/m)
+
+    // A report can be expected of the next run.
+    const { sessions, reserve_mem, flbs } = report
+    writeFileSync(`${directory}/expect.json`, JSON.stringify({ sessions, reserve_mem, flbs }))
+    expect(run(boot('--expect', `${directory}/expect.json`)).status).toBe(0)
+    sessions[0].files[0].size += 1
+    writeFileSync(`${directory}/expect.json`, JSON.stringify({ sessions }))
+    const wrong = run(boot('--expect', `${directory}/expect.json`))
+    expect(wrong.status).toBe(1)
+    expect(wrong.stdout).toContain('sessions[vm-alpha].files[0x1].size: expected 10001, found 10000')
+  })
+
+  test('without an initramfs the kernel says what it can', () => {
+    const args = ['boot', `${directory}/image.elf`, ...kernel, '--cmdline', parametersOf(basic), '--json']
+    const { status, stdout } = run(args)
+    const report = JSON.parse(stdout)
+    expect(report).toMatchObject({
+      handover: true,
+      no_root: true,
+      panic: null,
+      reserve_mem: ['trace', 'oops'],
+    })
+    expect(status).toBe(0)
+  })
+
+  test('the time limit', () => {
+    const { status, stdout } = run(boot('--timeout', '1', '--json'))
+    expect(JSON.parse(stdout).ending).toBe('time')
+    expect(status).toBe(1)
+    expectNothingLeft()
+  })
+
+  test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)(
+    '%s ends the machine and removes its files',
+    async (signal) => {
+      const child = spawn(process.execPath, [COMMAND, ...capture(`${directory}/interrupted.elf`)], {
+        cwd: ROOT,
+        env,
+      })
+      await once(child.stderr, 'data')
+      expect(machines()).toHaveLength(1)
+      child.kill(signal)
+      expect(await once(child, 'exit')).toEqual([null, signal])
+      expectNothingLeft()
+      expect(existsSync(`${directory}/interrupted.elf`)).toBe(false)
+    },
+  )
+
+  test('so does a reader that goes away', () => {
+    const args = boot().map((arg) => `'${arg}'`)
+    spawnSync('sh', ['-c', `${process.execPath} ${COMMAND} ${args.join(' ')} 2>&1 | head -1`], {
+      cwd: ROOT,
+      env,
+    })
+    expectNothingLeft()
+  })
+})
+
+/** Machines that run with files in the commands' directory; what has ended and was not asked for does not count. */
+function machines(): readonly string[] {
+  return readdirSync('/proc').filter((name) => {
+    const file = `/proc/${name}/cmdline`
+    return /^\d+$/.test(name) && existsSync(file) && readFileSync(file, 'utf8').includes(temporary)
+  })
+}
+
+function expectNothingLeft(): void {
+  expect(machines()).toEqual([])
+  expect(readdirSync(temporary)).toEqual([])
+}
