@@ -3,12 +3,10 @@ import type { Check } from '../abi/check.ts'
 import { checkOf, consoleLine, type FormatArgument, formatMessage, messagePrefix } from '../abi/console.ts'
 import { ERRNO, type Errno } from '../abi/errno.ts'
 import { type ComponentName, componentByName } from '../abi/registry.ts'
-import { isWithin } from './fault-pool.ts'
 import { incomingOf } from './incoming-all.ts'
 import type { FurtherLine, Stage } from './rule.ts'
 import type { Subject } from './subject.ts'
-import { decodeText } from './text.ts'
-import { child, numberAt, type RecordNode } from './tree.ts'
+import { numberAt } from './tree.ts'
 import { type Finding, stagesOf } from './verdict.ts'
 
 /** The line of a check, its conversions filled in, and what other functions log on account of it. */
@@ -119,19 +117,8 @@ class BootLog {
   }
 
   #initcalls(): void {
-    const { key } = componentByName('kexec-metadata')
-    const record = this.#subject.record(key)
-    const findings = this.#at('initcalls')
     this.#linesAt('initcalls')
-    const refused = findings.some(({ path, kind }) => isWithin(path, key) && kind === 'refuses')
-    const count = numberAt(record, 'kexec_count')
-    const release = textAt(record, 'previous_release')
-    if (refused || count === undefined || release === undefined) return
-    if (this.#subject.speaks('kexec-metadata') !== undefined) this.#say('METADATA_FOUND', release, count)
+    const { metadata } = incomingOf(this.#subject)
+    if (metadata) this.#say('METADATA_FOUND', metadata.release, metadata.count)
   }
-}
-
-function textAt(record: RecordNode | undefined, key: string): string | undefined {
-  const node = child(record, key)
-  return node?.kind === 'value' && node.value instanceof Uint8Array ? decodeText(node.value) : undefined
 }

@@ -3,6 +3,7 @@
  * (kernel/liveupdate/kho_block.c), arrays behind a header or a pointer by luo_session_deserialize() and
  * luo_file_deserialize() of Linux 6.19 to 7.1, which ask for no bound.
  */
+import type { Outcome } from '../abi/check.ts'
 import { ERRNO, type Errno } from '../abi/errno.ts'
 import type { khoBlockHeader } from '../abi/kho-block.ts'
 import { blockCapacity } from '../abi/kho-block.ts'
@@ -152,9 +153,18 @@ function reportMisaligned(
   const { pageSize } = incoming.subject.target
   if (pa % BigInt(pageSize) === 0n) return false
   const message = `what holds the ${edge.as} does not start at a page`
-  const details = { pa: from, length: 8, message, expected: `a multiple of ${pageSize}`, found: hex(pa) }
+  const told = { message, expected: `a multiple of ${pageSize}`, found: hex(pa) }
+  const outcome = MISALIGNED[edge.kind === 'array' ? edge.as : edge.kind] ?? 'corrupts'
+  const details = { pa: from, length: 8, ...told, outcome }
   incoming.report('LUO_ADDRESS_ALIGNED', place, details)
   return true
+}
+
+/** What comes of it where no pointer is read out of place: names that are not found, or what the entries then say. */
+const MISALIGNED: Readonly<Record<string, Outcome>> = {
+  flbs: 'loses',
+  files: 'takes-over',
+  sessions: 'takes-over',
 }
 
 /** The checks that are made of each block, in the chain's order. */
@@ -273,8 +283,8 @@ export function readArray(
   const claimed = { rule: preserved, what: `array of ${edge.as}`, restore, pages } as const
   if (incoming.isFirstClaim(incoming.subject.pfn(first)))
     incoming.claimUnit(place, claimed, first, pointer.pa)
-  if (reportMisaligned(incoming, edge, first, pointer.pa, place))
-    return { entries: [], end: 'unknown', place }
+  // An array is read from there on all the same: its entries are judged as what they then are.
+  reportMisaligned(incoming, edge, first, pointer.pa, place)
   const head = edge.header ? incoming.struct<Record<string, bigint>>(edge.header, first, place) : undefined
   if (edge.header && !head) return { entries: [], end: 'unknown', place }
   const count = head ? (head[edge.count] as bigint) : countBeside

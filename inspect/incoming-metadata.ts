@@ -6,6 +6,7 @@ import type { IntType } from '../abi/schema.ts'
 import { within } from './faults.ts'
 import type { Incoming } from './incoming.ts'
 import { type Blob, retrieveSubtree } from './incoming-subtree.ts'
+import { decodeText } from './text.ts'
 
 interface MetadataValue {
   readonly version: number
@@ -44,6 +45,11 @@ export function readMetadata(incoming: Incoming): void {
     return
   }
   if (reportSize(incoming, blob, BigInt(size))) return
+  const { previous_release: release } = value
+  incoming.metadata = {
+    release: decodeText(release.subarray(0, release.length - 1)),
+    count: value.kexec_count,
+  }
   if (!value.previous_release.includes(0)) {
     const message = 'the release has no end; the kernel takes its first bytes'
     const details = {

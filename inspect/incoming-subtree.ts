@@ -1,14 +1,16 @@
 /** Subsystems' blobs as the next kernel finds them: kho_retrieve_subtree() (kernel/liveupdate/kexec_handover.c). */
+import { fdtHeader } from '../abi/fdt.ts'
 import { hex, type PhysAddr, phys } from '../abi/memory.ts'
 import { type ComponentName, componentByName, versionById } from '../abi/registry.ts'
 import type { FdtNodeType, PropertyType } from '../abi/schema.ts'
 import { MAX_FDT_BYTES } from './budget.ts'
 import { stringList } from './component-fdt.ts'
 import { behind, type Place, ROOT, within } from './faults.ts'
-import { FDT_HEADER_SIZE, fdtTotalSize } from './fdt.ts'
+import { FDT_HEADER_SIZE } from './fdt.ts'
 import type { Incoming, Pointer } from './incoming.ts'
 import { KernelFdt } from './kernel-fdt.ts'
 import { readLeading } from './read.ts'
+import { decodeStruct } from './record.ts'
 import { child, itemsAt, numberAt } from './tree.ts'
 
 /** Where a subsystem's blob lies. */
@@ -33,7 +35,9 @@ export interface BlobFdt {
 export function blobFdt(incoming: Incoming, { pa, place }: Blob): BlobFdt | undefined {
   const head = incoming.bytes(pa, FDT_HEADER_SIZE, place)
   if (!head) return undefined
-  const length = Math.min(Math.max(fdtTotalSize(head) ?? 0, FDT_HEADER_SIZE), MAX_FDT_BYTES)
+  // Most readers of libfdt do not ask for the magic number.
+  const { totalsize } = decodeStruct(fdtHeader, head, incoming.subject.target)
+  const length = Math.min(Math.max(totalsize, FDT_HEADER_SIZE), MAX_FDT_BYTES)
   return { fdt: new KernelFdt(readLeading(incoming.subject.memory, pa, length), pa), base: pa }
 }
 

@@ -45,6 +45,8 @@ export class Incoming {
   readonly claims: ClaimGroup[] = []
   /** What the kernel says about the reserve_mem regions that it is asked for, one line each. */
   readonly regionLines: RegionLine[] = []
+  /** What the kernel finds in the metadata of the handover, and says. */
+  metadata: { readonly release: string; readonly count: number } | undefined
   readonly #violations = new Map<string, Violation[]>()
   /** Pages of records, blocks and arrays that were taken back. */
   readonly #restored = new Set<number>()

@@ -54,8 +54,8 @@ export class KernelFdt {
     this.#aligned = address % BigInt(FDT_RESERVE_ALIGN) === 0n
   }
 
-  /** fdt_check_header(): 0, or the error. */
-  checkHeader(): number {
+  /** fdt_check_header(): 0, or the error. Whether it asks for the alignment of the blocks is told by the release. */
+  checkHeader(asksAlignment: boolean): number {
     const { magic, totalsize, version, last_comp_version, off_mem_rsvmap, off_dt_struct } = this.#header
     if (!this.#aligned) return FDT_ERR.ALIGNMENT
     if (magic !== FDT_MAGIC) return FDT_ERR.BADMAGIC
@@ -63,8 +63,8 @@ export class KernelFdt {
     if (version < last_comp_version) return FDT_ERR.BADVERSION
     const size = HEADER_SIZES.find(([until]) => version <= until)?.[1] ?? V17_SIZE
     if (totalsize < size || totalsize > MAX_FDT_TOTALSIZE) return FDT_ERR.TRUNCATED
-    if (off_mem_rsvmap % FDT_RESERVE_ALIGN !== 0 || off_dt_struct % FDT_TAG_ALIGN !== 0)
-      return FDT_ERR.ALIGNMENT
+    const isAligned = off_mem_rsvmap % FDT_RESERVE_ALIGN === 0 && off_dt_struct % FDT_TAG_ALIGN === 0
+    if (asksAlignment && !isAligned) return FDT_ERR.ALIGNMENT
     const inside = (start: number, length: number): boolean => start >= size && start + length <= totalsize
     const { size_dt_struct, off_dt_strings, size_dt_strings } = this.#header
     const structure = version < FDT_VERSION ? 0 : size_dt_struct
@@ -113,6 +113,20 @@ export class KernelFdt {
       at = next
     }
     yield at
+  }
+
+  /** Whether more than one token follows the end of the root node, where nobody reads on; of old versions nobody can tell. */
+  hasRest(): boolean {
+    let depth = 0
+    let at = 0
+    do {
+      const { tag, next } = this.#token(at)
+      if (tag === FdtTag.BEGIN_NODE) depth += 1
+      else if (tag === FdtTag.END_NODE) depth -= 1
+      else if (tag === FdtTag.END) return false
+      at = next
+    } while (depth > 0)
+    return this.#header.version >= FDT_VERSION && this.#holds(at + FDT_TAG_ALIGN, FDT_TAG_ALIGN)
   }
 
   nodeName(node: number): string {

@@ -251,8 +251,8 @@ function isRootPath(path: string): boolean {
   return /^(kho|subtrees)\b/.test(path) && !/\]\.blob\b/.test(path)
 }
 
-/** The error at which libfdt stops going through the nodes; undefined where it comes to their end. */
+/** The error at which libfdt stops going through the nodes; undefined where it comes to the end of all of them. */
 function structureError({ root }: Subject): number | undefined {
   for (const node of root?.subnodes(0) ?? []) if (node < 0) return node
-  return undefined
+  return root?.hasRest() ? FDT_ERR.BADSTRUCTURE : undefined
 }

@@ -4,7 +4,7 @@
  */
 import type { Fault, FaultCode } from '../abi/fault.ts'
 import { losesOrder0Marker, radixShape } from '../abi/kho-map.ts'
-import { hex, type PhysRange, phys } from '../abi/memory.ts'
+import { hex, type PhysRange, parseAddress, phys } from '../abi/memory.ts'
 import { formatContract } from '../abi/registry.ts'
 import type { MapPage, PreservedMap } from './map.ts'
 import { type Rule, silent, type Violation } from './rule.ts'
@@ -66,7 +66,8 @@ export const mapRules: readonly Rule[] = [
       for (const fault of subject.faults.take(['MEMORY_HOLE', 'ADDRESS_OVERFLOW', 'ADDRESS_NULL'], MAP)) {
         const hop = fault.via.at(-1)
         const isWild = !subject.known.mayHold(hop?.target ?? fault.pa)
-        yield { ...violationOf(fault), pa: hop?.pa ?? fault.pa, length: 8, ...(isWild && { ends: true }) }
+        const isFatal = isWild || fault.code === 'ADDRESS_NULL'
+        yield { ...violationOf(fault), pa: hop?.pa ?? fault.pa, length: 8, ...(isFatal && { ends: true }) }
       }
     },
   }),
@@ -75,7 +76,11 @@ export const mapRules: readonly Rule[] = [
     id: 'KHO_MAP_MISALIGNED',
     why: 'The walk takes the bytes at any address for a page of the map; nobody checks that it starts one.',
     check: (subject) =>
-      faultsOfMap(subject, ['ADDRESS_MISALIGNED'], () => ({ ends: subject.map?.edge.kind !== 'chunks' })),
+      faultsOfMap(subject, ['ADDRESS_MISALIGNED'], ({ found }) => {
+        const target = parseAddress(found ?? '')
+        const isWild = target !== undefined && !subject.known.mayHold(target)
+        return { ends: isWild || subject.map?.edge.kind !== 'chunks' }
+      }),
   }),
   silent({
     ...walk,

@@ -17,12 +17,20 @@ const memfd = { component: 'memfd', since: 'linux-6.19', stage: 'retrieve' } as 
 /** Up to 7.0 a folio that cannot be restored ends the retrieval without an error, unless it is the first. */
 const ERROR_SET_SINCE = 'kho-v2'
 
-/** The first folio of a file that cannot be restored: there the kernel gives up. */
+/** The first folio of a file that cannot be restored: there the kernel gives up. It comes to none without their array. */
 function* lostFolios(subject: Subject): Generator<Violation> {
   const told = met('MEMFD_FOLIO')(subject)
   const firsts = new Map([...unmet(subject, 'MEMFD_FOLIO')].toReversed().map((found) => [found.group, found]))
   const others = [...preserved('MEMFD_FOLIO', { inside: 'loses', order: 'loses' })(subject)]
+  const withoutArray = new Set(
+    ['MEMFD_CHUNK', 'MEMFD_FOLIOS'].flatMap((id) =>
+      Array.from(unmet(subject, id), ({ group, problem }) =>
+        id === 'MEMFD_FOLIOS' && problem === 'order' ? undefined : group.path,
+      ),
+    ),
+  )
   for (const [, { group, index, pfn }] of firsts) {
+    if (withoutArray.has(group.path)) continue
     const violation = others.find(({ path, step }) => path === group.path && step === group.step)
     if (!violation) continue
     const isSilent = index > 0 && !subject.isSince(ERROR_SET_SINCE)

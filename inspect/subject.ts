@@ -3,6 +3,7 @@
  * looked at from: the decoder's faults, the preserved units, and everything that refers to memory.
  */
 import type { Fault, FaultCode } from '../abi/fault.ts'
+import { FDT_BLOCKS_ALIGNED_SINCE } from '../abi/fdt.ts'
 import type { Target } from '../abi/layout.ts'
 import { type PhysAddr, type PhysicalMemory, type PhysRange, phys } from '../abi/memory.ts'
 import { type ComponentName, releaseIndex } from '../abi/registry.ts'
@@ -60,7 +61,8 @@ export class Subject {
   /** fdt_check_header() for the root FDT; undefined where the image does not hold it. */
   get headerError(): number | undefined {
     const placed = this.handover.fdts.find(({ path }) => path === 'kho')
-    return placed && new KernelFdt(placed.fdt.bytes, placed.pa).checkHeader()
+    const asksAlignment = this.isSince(FDT_BLOCKS_ALIGNED_SINCE)
+    return placed && new KernelFdt(placed.fdt.bytes, placed.pa).checkHeader(asksAlignment)
   }
 
   /** The root FDT as the kernel sees it; undefined where the image does not hold all of its blocks. */

@@ -121,7 +121,7 @@ const blocks: readonly Case[] = [
       (h) => pa(h, 'flbs_pa'),
       (h) => flbsOf(h) + 8n,
     ),
-    'corrupts',
+    'loses',
     'LUO_ADDRESS_ALIGNED',
   ],
   ['an empty block', sessions(8n, 0n), 'panics', 'KHO_BLOCK_COUNT'],
