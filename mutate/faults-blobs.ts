@@ -1,9 +1,11 @@
 /** Faults of what subsystems leave: reserve_mem regions, kexec-metadata, the KHO test module. */
-import { type Change, isUnfit } from './change.ts'
-import type { FdtSite } from './fdt-site.ts'
+import { RESERVE_MEM_MAX_ENTRIES } from '../abi/memblock.ts'
+import type { FdtNode } from '../inspect/fdt.ts'
+import { type Change, isUnfit, together } from './change.ts'
+import { concat, type FdtSite, propertyOf } from './fdt-site.ts'
 import type { NamedFault } from './named-fault.ts'
 import { memfds } from './record-site.ts'
-import type { Site } from './site.ts'
+import { littleEndian, type Site } from './site.ts'
 
 type More = Partial<Pick<NamedFault, 'follows' | 'span' | 'class'>>
 
@@ -171,6 +173,14 @@ const memblockFaults: readonly NamedFault[] = [
     (tree) => tree.rename(tree.node('trace'), 'oops'),
     { follows: ['KHO_UNIT_UNCLAIMED', 'RESERVE_MEM_NODE', 'RESERVE_MEM_SAME_SIZE'] },
   ),
+  {
+    name: 'reserve-mem-too-many',
+    doc: 'A region is cut into more of them than the kernel has room for.',
+    class: 'fdt',
+    rule: 'RESERVE_MEM_FULL',
+    follows: ['KHO_UNIT_UNCLAIMED', 'RESERVE_MEM_NOT_ASKED', 'RESERVE_MEM_SAME_SIZE'],
+    apply: manyRegions,
+  },
   inFdt(
     'reserve-mem-not-asked',
     'RESERVE_MEM_NOT_ASKED',
@@ -180,6 +190,36 @@ const memblockFaults: readonly NamedFault[] = [
     { follows: ['RESERVE_MEM_NODE', ...ORPHANS] },
   ),
 ]
+
+/** The largest region becomes so many, one behind the other in its memory, that they are one too many. */
+function manyRegions(site: Site): Change {
+  const place = site.fdt('memblock')
+  if (isUnfit(place)) return place
+  const regions = place.root.children.map((node) => ({ node, ...extentOf(node) }))
+  const [largest] = regions.toSorted((a, b) => (a.size > b.size ? -1 : 1))
+  if (!largest) return { unfit: 'it has no regions' }
+  const more = RESERVE_MEM_MAX_ENTRIES + 1 - regions.length
+  const { node, start, size } = largest
+  const piece = (size / BigInt(more + 1) / site.pageSize) * site.pageSize
+  if (more < 1 || piece === 0n) return { unfit: 'it has no region to cut into more' }
+  const copies = Array.from({ length: more }, (_, i) =>
+    place.copyOf(node, `${node.name.slice(0, -1)}${i}`, {
+      start: littleEndian(start + BigInt(i + 1) * piece, 8),
+      size: littleEndian(piece, 8),
+    }),
+  )
+  const change = place.insertBehind(node, concat(copies), site.target.pageSize)
+  return together(place.replace(node, 'size', littleEndian(piece, 8)), change)
+}
+
+/** `start` and `size` of a region's node. */
+function extentOf(node: FdtNode): { readonly start: bigint; readonly size: bigint } {
+  const word = (name: string): bigint => {
+    const value = propertyOf(node, name)?.value
+    return value?.length === 8 ? new DataView(value.buffer, value.byteOffset).getBigUint64(0, true) : 0n
+  }
+  return { start: word('start'), size: word('size') }
+}
 
 /** The head of the first unit of a file that is at least as large as the smaller region. */
 function largeFolio(site: Site): bigint | undefined {

@@ -1,10 +1,12 @@
 /** Faults of the live update orchestrator: its root, sessions, files and FLBs. */
+import { KHO_MAX_BLOCKS, khoBlockHeader } from '../abi/kho-block.ts'
+import { fieldOf } from '../abi/layout.ts'
 import { type Change, isUnfit, together } from './change.ts'
 import { withoutAddress } from './faults-blobs.ts'
 import type { FdtSite } from './fdt-site.ts'
 import type { NamedFault } from './named-fault.ts'
 import { pagesOfList, setHeader } from './record-site.ts'
-import type { Site } from './site.ts'
+import { pagesFrom, type Site } from './site.ts'
 
 type More = Pick<NamedFault, 'follows' | 'span'>
 
@@ -201,6 +203,14 @@ const blockFaults: readonly NamedFault[] = [
     },
   },
   {
+    name: 'session-blocks-too-many',
+    doc: 'The sessions have more blocks than the kernel takes.',
+    class: 'field',
+    rule: 'KHO_BLOCK_LIMIT',
+    follows: ['KHO_UNIT_UNCLAIMED'],
+    apply: moreBlocks,
+  },
+  {
     name: 'session-uncounted',
     doc: 'The last session is there, and not counted.',
     class: 'field',
@@ -241,6 +251,25 @@ const blockFaults: readonly NamedFault[] = [
     "A page with a session's files is not preserved.",
   ),
 ]
+
+/** Behind the sessions' last block so many as the kernel takes, each with an entry of zeros. */
+function moreBlocks(site: Site): Change {
+  const list = hasBlocks(site)
+  const storage = list?.kind === 'list' ? list.storage : undefined
+  if (storage?.kind !== 'blocks') return { unfit: 'its sessions are not in blocks' }
+  const start = site.freeRun(KHO_MAX_BLOCKS)
+  if (start === undefined) return { unfit: `there are no ${KHO_MAX_BLOCKS} free pages in a row` }
+  const at = (field: 'next' | 'count'): bigint => BigInt(fieldOf(khoBlockHeader, field, site.target).offset)
+  const blocks = pagesFrom(start, KHO_MAX_BLOCKS, site.pageSize)
+  return together(
+    site.preserveRun(start, KHO_MAX_BLOCKS),
+    setHeader(site, list, -1, 'next', () => start),
+    blocks.flatMap((pa, i) => [
+      ...site.word(pa + at('next'), blocks[i + 1] ?? 0n),
+      ...site.word(pa + at('count'), 1n),
+    ]),
+  )
+}
 
 function hasBlocks(site: Site) {
   return site.node(SESSIONS, (node) => node.kind === 'list' && node.storage?.kind === 'blocks')

@@ -4,7 +4,7 @@ import { fieldOf, type Target } from '../abi/layout.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import type { Fdt, FdtNode, FdtProperty } from '../inspect/fdt.ts'
 import type { PlacedFdt } from '../inspect/subtree.ts'
-import type { Change } from './change.ts'
+import { type Change, together } from './change.ts'
 import type { Patch } from './patch.ts'
 
 /** The container's layouts do not depend on the page size. */
@@ -81,6 +81,32 @@ export class FdtSite {
     return [{ pa: this.#at(node.nameOffset), bytes }, ...rest]
   }
 
+  /** The bytes of a node with another name of the same length and other values of the same lengths. */
+  copyOf(node: FdtNode, name: string, values: Readonly<Record<string, Uint8Array>>): Uint8Array {
+    const copy = this.fdt.bytes.slice(node.offset, node.end)
+    copy.set(new TextEncoder().encode(name), node.nameOffset - node.offset)
+    for (const [property, value] of Object.entries(values)) {
+      const at = propertyOf(node, property)?.valueOffset
+      if (at !== undefined) copy.set(value, at - node.offset)
+    }
+    return copy
+  }
+
+  /** Puts nodes behind one that is there, into the room that its unit of preserved memory leaves. */
+  insertBehind(node: FdtNode, nodes: Uint8Array, room: number): Change {
+    const { header, bytes } = this.fdt
+    const { off_dt_struct, size_dt_struct, off_dt_strings, size_dt_strings } = header
+    const used = off_dt_strings + size_dt_strings
+    if (off_dt_strings < off_dt_struct) return { unfit: 'its strings stand before its nodes' }
+    if (used + nodes.length > room) return { unfit: 'there is no room for more nodes' }
+    return together(
+      [{ pa: this.#at(node.end), bytes: concat([nodes, bytes.subarray(node.end, used)]) }],
+      this.header('totalsize', Math.max(header.totalsize, used + nodes.length)),
+      this.header('size_dt_struct', size_dt_struct + nodes.length),
+      this.header('off_dt_strings', off_dt_strings + nodes.length),
+    )
+  }
+
   /** Puts a token over the one at an offset of the blob. */
   token(offset: number, tag: number): Change {
     return this.#word(offset, tag)
@@ -106,6 +132,16 @@ export class FdtSite {
 
 export function propertyOf(node: FdtNode | undefined, name: string): FdtProperty | undefined {
   return node?.properties.find((one) => one.name === name)
+}
+
+export function concat(parts: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0))
+  let at = 0
+  for (const part of parts) {
+    whole.set(part, at)
+    at += part.length
+  }
+  return whole
 }
 
 /** Offset behind a property, its padding counted. */

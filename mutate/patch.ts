@@ -9,23 +9,32 @@ export interface Patch {
   readonly bytes: Uint8Array
 }
 
-/** Grain at which memory appears; larger pages are written whole. */
+/** Grain at which memory appears, and at which patches are found; larger pages are written whole. */
 const PAGE = 4096n
+
+const pageOf = (pa: bigint): bigint => pa - (pa % PAGE)
 
 /** A view of memory with patches over it; of two that overlap the later one lies on top. */
 export class PatchedView implements PhysicalMemory {
   readonly ranges: readonly PhysRange[]
   readonly #base: PhysicalMemory
-  readonly #patches: readonly Patch[]
+  /** The patches of each page that has some, in their order. */
+  readonly #patches = new Map<bigint, Patch[]>()
   /** Starts of the pages that appear, ascending. */
-  readonly #fresh: readonly bigint[]
+  readonly #fresh: ReadonlySet<bigint>
 
   constructor(base: PhysicalMemory, patches: readonly Patch[]) {
     this.#base = base
-    this.#patches = patches
-    const pages = new Set(patches.flatMap(pagesOf).filter((page) => !isPresent(base, page)))
-    this.#fresh = [...pages].sort((a, b) => (a < b ? -1 : 1))
-    this.ranges = withPages(base.ranges, this.#fresh)
+    for (const patch of patches) {
+      for (const page of pagesOf(patch)) {
+        const others = this.#patches.get(page)
+        if (others) others.push(patch)
+        else this.#patches.set(page, [patch])
+      }
+    }
+    const absent = [...this.#patches.keys()].filter((page) => !isPresent(base, page))
+    this.#fresh = new Set(absent.sort((a, b) => (a < b ? -1 : 1)))
+    this.ranges = withPages(base.ranges, [...this.#fresh])
   }
 
   read(pa: PhysAddr, out: Uint8Array): number {
@@ -35,8 +44,8 @@ export class PatchedView implements PhysicalMemory {
       const read = this.#base.read(phys(at), out.subarray(present))
       present += read
       if (read > 0) continue
-      const page = this.#freshAt(at)
-      if (page === undefined) break
+      const page = pageOf(at)
+      if (!this.#fresh.has(page)) break
       const end = Math.min(out.length, present + Number(page + PAGE - at))
       out.fill(0, present, end)
       present = end
@@ -48,35 +57,37 @@ export class PatchedView implements PhysicalMemory {
   presence(pa: PhysAddr): ReturnType<PhysicalMemory['presence']> {
     const below = this.#base.presence(pa)
     if (below.state === 'present') return below
-    const page = this.#freshAt(pa)
-    if (page !== undefined) return { state: 'present', until: page + PAGE }
-    const next = this.#fresh.find((start) => start > pa)
-    return next !== undefined && next < below.until ? { ...below, until: next } : below
+    if (this.#fresh.has(pageOf(pa))) return { state: 'present', until: pageOf(pa) + PAGE }
+    for (const start of this.#fresh) {
+      if (start > pa) return start < below.until ? { ...below, until: start } : below
+    }
+    return below
   }
 
   filePosition(pa: PhysAddr): FilePosition | undefined {
     return this.#base.filePosition(pa)
   }
 
-  #freshAt(pa: bigint): bigint | undefined {
-    return this.#fresh.find((start) => start <= pa && pa < start + PAGE)
-  }
-
   #overlay(pa: bigint, out: Uint8Array): void {
+    if (this.#patches.size === 0) return
     const end = pa + BigInt(out.length)
-    for (const { pa: start, bytes } of this.#patches) {
-      const stop = start + BigInt(bytes.length)
-      if (start >= end || stop <= pa) continue
-      const from = start > pa ? start : pa
-      const to = stop < end ? stop : end
-      out.set(bytes.subarray(Number(from - start), Number(to - start)), Number(from - pa))
+    for (let page = pageOf(pa); page < end; page += PAGE) {
+      for (const patch of this.#patches.get(page) ?? []) {
+        const from = greatest(patch.pa, page, pa)
+        const to = least(patch.pa + BigInt(patch.bytes.length), page + PAGE, end)
+        if (from >= to) continue
+        out.set(patch.bytes.subarray(Number(from - patch.pa), Number(to - patch.pa)), Number(from - pa))
+      }
     }
   }
 }
 
+const greatest = (...values: readonly bigint[]): bigint => values.reduce((a, b) => (a > b ? a : b))
+const least = (...values: readonly bigint[]): bigint => values.reduce((a, b) => (a < b ? a : b))
+
 function pagesOf({ pa, bytes }: Patch): readonly bigint[] {
   const pages: bigint[] = []
-  for (let page = pa - (pa % PAGE); page < pa + BigInt(bytes.length); page += PAGE) pages.push(page)
+  for (let page = pageOf(pa); page < pa + BigInt(bytes.length); page += PAGE) pages.push(page)
   return pages
 }
 

@@ -115,10 +115,28 @@ export class Site {
     const grain = (end / this.pageSize / GRAINS) * this.pageSize || this.pageSize
     for (let pa: bigint = memory.ranges[0]?.start ?? 0n; pa < end && found.length < count; pa += grain) {
       const page = pa - (pa % this.pageSize)
-      const isFree = memory.presence(phys(page)).state !== 'present' && !this.unitAt(page)
-      if (page > 0n && isFree && !this.#isScratch(page)) found.push(page)
+      if (this.#isFree(page)) found.push(page)
     }
     return found
+  }
+
+  /** So many free pages in a row. Of the first one the map has the lowest bit of a byte. */
+  freeRun(count: number): bigint | undefined {
+    const { ranges } = this.handover.memory
+    const step = this.pageSize * 8n
+    const after = (pa: bigint): bigint => pa - (pa % step) + step
+    const end = (ranges.at(-1)?.end ?? 0n) - BigInt(count) * this.pageSize
+    for (let start = after(ranges[0]?.start ?? 0n); start <= end; ) {
+      const taken = pagesFrom(start, count, this.pageSize).findLast((page) => !this.#isFree(page))
+      if (taken === undefined) return start
+      start = after(taken)
+    }
+    return undefined
+  }
+
+  #isFree(page: bigint): boolean {
+    const isHeld = this.handover.memory.presence(phys(page)).state === 'present'
+    return page > 0n && !isHeld && !this.unitAt(page) && !this.#isScratch(page)
   }
 
   /** The scratch areas, where they are known. */
@@ -186,6 +204,17 @@ export class Site {
       map.pages.findLast(({ role }) => role === 'chunk'),
       unit,
     )
+  }
+
+  /** Puts pages in a row, found by `freeRun`, into the map, each as a unit. */
+  preserveRun(start: bigint, count: number): Change {
+    const patches: Patch[] = []
+    for (let first = 0; first < count; first += 8) {
+      const place = this.bitOf({ pa: start + BigInt(first) * this.pageSize, order: 0 })
+      if (place?.mask !== 1) return { unfit: `the map has no room for ${count} pages at ${hex(start)}` }
+      patches.push({ pa: place.pa, bytes: Uint8Array.of(2 ** Math.min(8, count - first) - 1) })
+    }
+    return patches
   }
 
   /** A further chunk with one bitmap, in which one bit is set. */
@@ -276,6 +305,10 @@ export class Site {
     const bit = (pa - page.prefix) >> BigInt(pageShift(this.target.pageSize) + order)
     return bit >= 0n && bit < BigInt(page.length) * 8n ? bit : undefined
   }
+}
+
+export function pagesFrom(start: bigint, count: number, pageSize: bigint): readonly bigint[] {
+  return Array.from({ length: count }, (_, i) => start + BigInt(i) * pageSize)
 }
 
 function nodesBelow(root: Node, pattern: string): readonly Node[] {

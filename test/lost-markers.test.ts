@@ -7,6 +7,8 @@ import { describe, expect, test } from 'vitest'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import { buildFdt } from '../encode/fdt.ts'
 import { decodeHandover } from '../inspect/decode.ts'
+import { parseTargetKernel } from '../inspect/target-kernel.ts'
+import { validate } from '../inspect/validate.ts'
 import { nothing, PatchedMemory } from './support/patched.ts'
 
 const PAGE = 16384n
@@ -79,11 +81,11 @@ function handoverOf(version: string, depth: number): { memory: PatchedMemory; ro
 }
 
 describe.each([
-  { version: 'kho-v2', depth: 4, id: 'kho-v2' },
-  { version: 'kho-v3', depth: 4, id: 'kho-v3/rc' },
-  { version: 'kho-v3', depth: 5, id: 'kho-v3' },
-  { version: 'kho-v4', depth: 5, id: 'kho-v4' },
-])('$version with a tree of depth $depth', ({ version, depth, id }) => {
+  { version: 'kho-v2', depth: 4, id: 'kho-v2', isLost: true },
+  { version: 'kho-v3', depth: 4, id: 'kho-v3/rc', isLost: true },
+  { version: 'kho-v3', depth: 5, id: 'kho-v3', isLost: false },
+  { version: 'kho-v4', depth: 5, id: 'kho-v4', isLost: false },
+])('$version with a tree of depth $depth', ({ version, depth, id, isLost }) => {
   const { memory, root } = handoverOf(version, depth)
   const handover = decodeHandover(memory, root)
   const best = handover.readings[0]
@@ -102,5 +104,16 @@ describe.each([
       { start: ROOT_FDT, end: ROOT_FDT + 2n * PAGE },
       { start: FOLIO, end: FOLIO + (PAGE << 9n) },
     ])
+  })
+
+  test(`${isLost ? 'is' : 'is not'} said to lose its units of one page, once`, () => {
+    const kernel = parseTargetKernel(id)
+    const { findings, outcome } = validate(handover, kernel ? { kernel } : {})
+    const found = findings.filter(({ rule }) => rule === 'KHO_RADIX_DEPTH')
+    expect(found.map(({ message }) => message)).toEqual(
+      isLost ? ['the tree cannot hold the order of 2 units of one page'] : [],
+    )
+    if (isLost) expect(outcome).toBe('corrupts')
+    expect(kernel?.versions.kho).toBe(id)
   })
 })
