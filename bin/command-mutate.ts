@@ -97,9 +97,19 @@ function mutate(
     complain(terminal, failed.problem)
     return ExitCode.UNREADABLE
   }
-  const places = change.map(editText).join(', ')
-  terminal.out(`${output}: ${fault.name}, ${places}; root FDT ${hex(boot.fdt_addr)}; breaks ${fault.rule}\n`)
+  terminal.out(
+    `${output}: ${fault.name}, ${changeText(change)}; root FDT ${hex(boot.fdt_addr)}; breaks ${fault.rule}\n`,
+  )
   return ExitCode.OK
+}
+
+/** Edits that are listed. */
+const MAX_LISTED = 8
+
+function changeText(change: readonly Edit[]): string {
+  const listed = change.slice(0, MAX_LISTED).map(editText)
+  const more = change.length - listed.length
+  return [...listed, ...(more > 0 ? [`${more} more changes`] : [])].join(', ')
 }
 
 function editText(edit: Edit): string {

@@ -68,12 +68,15 @@ class VerdictText {
   /** Components always; what is in one where it does not come back as it was and not all of it fares alike. */
   #parts(): string {
     const { parts } = this.#verdict
-    const shown = parts.filter(({ part, outcome }) => {
-      const inside = parts.filter((other) => componentOf(other) === componentOf({ part }))
-      return (
-        part === componentOf({ part }) ||
-        (outcome !== 'takes-over' && inside.some((one) => one.outcome !== outcome))
-      )
+    const outcomes = new Map<string, Set<Outcome>>()
+    for (const one of parts) {
+      const component = componentOf(one)
+      outcomes.set(component, (outcomes.get(component) ?? new Set()).add(one.outcome))
+    }
+    const shown = parts.filter((one) => {
+      const component = componentOf(one)
+      const isMixed = (outcomes.get(component)?.size ?? 0) > 1
+      return one.part === component || (isMixed && one.outcome !== 'takes-over')
     })
     const rows = shown.map(({ part, outcome }): Row => [part, OUTCOME_TEXT[outcome]])
     const columns: readonly Column[] = [{ title: '', paint: 'key' }, { title: '' }]
