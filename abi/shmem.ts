@@ -14,7 +14,15 @@ export const memfdCreateFlags = {
 } as const
 
 /** FALLOC_FL_* of fallocate(). */
-export const fallocateFlags = { KEEP_SIZE: 0x01, PUNCH_HOLE: 0x02 } as const
+export const fallocateFlags = {
+  KEEP_SIZE: 0x01,
+  PUNCH_HOLE: 0x02,
+  COLLAPSE_RANGE: 0x08,
+  ZERO_RANGE: 0x10,
+  INSERT_RANGE: 0x20,
+  UNSHARE_RANGE: 0x40,
+  WRITE_ZEROES: 0x80,
+} as const
 
 /** S_IFREG: the file is a regular one. */
 export const S_IFREG = 0o100000

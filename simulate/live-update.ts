@@ -34,8 +34,8 @@ export class LiveUpdate implements Subsystem {
     const form = luoForm(release)
     const liveupdate = switchOf(parameters, 'liveupdate', false)
     this.luo = form && new Luo(kernel, form, { liveupdate, testFlbs: config.liveupdateTest })
-    const { sealsExecFirst } = luoTraits(release)
-    this.tmpfs = new Tmpfs({ ram, target, pages, huge, sealsExecFirst })
+    const { sealsExecFirst, writesLargeFolios } = luoTraits(release)
+    this.tmpfs = new Tmpfs({ ram, target, pages, huge, sealsExecFirst, writesLargeFolios })
   }
 
   /** There only with live update on. */

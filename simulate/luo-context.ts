@@ -88,6 +88,8 @@ const SINCE = {
   countsFlbUsers: 'linux-7.2',
   /** memfd: the exec seal pulls in the others before pins are looked for, not after. */
   sealsExecFirst: 'kho-v2',
+  /** tmpfs: a write is tried in pieces of the largest folio, where mounts without large folios took pages. */
+  writesLargeFolios: 'linux-7.3',
   /** memfd: what cannot be inserted does not keep the folios behind it from being freed. */
   freesRest: 'kho-v2',
 } as const

@@ -178,8 +178,8 @@ function runIoctl(
 
 /** copy_struct_from_user(): what the kernel does not know must be zero, what the user does not, is. */
 function copyFromUser(argument: Uint8Array, userSize: number, size: number): Answer<Uint8Array> {
-  if (argument.length < userSize) return new Failure('EFAULT')
   if (argument.subarray(size, userSize).some((byte) => byte !== 0)) return new Failure('E2BIG')
+  if (argument.length < userSize) return new Failure('EFAULT')
   const bytes = new Uint8Array(size)
   bytes.set(argument.subarray(0, Math.min(size, userSize)))
   return bytes

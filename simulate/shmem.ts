@@ -4,7 +4,7 @@
  *
  * Not modelled: mappings by userspace, swap, quotas, splitting of large folios (what is cut off one is
  * zeroed and stays). Source: mm/shmem.c and mm/memfd.c, whose functions are the same in Linux 6.19.11,
- * 7.1.13 and 7.3.4 but for what `sealsExecFirst` says.
+ * 7.1.13 and 7.3.4 but for what the mount says of them.
  */
 import { MAX_FILE_SIZE, memoryOrders } from '../abi/machine.ts'
 import { memfdSeals } from '../abi/memfd.ts'
@@ -28,6 +28,8 @@ export interface ShmemMount extends Store {
   readonly huge: Huge
   /** memfd_add_seals(): the exec seal pulls in the others before pins are looked for. */
   readonly sealsExecFirst: boolean
+  /** A write is tried in pieces of the largest folio there can be, whatever the mount allows. */
+  readonly writesLargeFolios: boolean
 }
 
 /** How a folio is asked for: SGP_WRITE, SGP_CACHE, SGP_FALLOC. */
@@ -109,7 +111,9 @@ export class ShmemInode {
 
   /** generic_perform_write(): as much as can be written, or the error if nothing can. */
   write(position: bigint, bytes: Uint8Array): Answer<number> {
-    const chunkSize = this.#pageSize * (this.#mount.huge === 'never' ? 1 : 2 ** this.#largestOrder)
+    const { huge, writesLargeFolios } = this.#mount
+    const isLarge = writesLargeFolios || huge !== 'never'
+    const chunkSize = this.#pageSize * (isLarge ? 2 ** this.#largestOrder : 1)
     let done = 0
     while (done < bytes.length) {
       const at = position + BigInt(done)

@@ -2,7 +2,8 @@
  * What a process of a simulated machine can do: the system calls on live update, memfds and tmpfs files,
  * with the kernel's answers; and the ioctls of /dev/liveupdate as calls of their own.
  *
- * Paths are `/dev/liveupdate`, `/dev/null`, the directory `/tmp`, which is a tmpfs, and files in it.
+ * Paths are `/dev/liveupdate`, `/dev/null`, the directory `/tmp`, which is a tmpfs, files in it, and
+ * `/proc/self/fd/N` for a tmpfs file or memfd that is open.
  */
 import type { Target } from '../abi/layout.ts'
 import { type LiveupdateIoctl, liveupdateIoctls } from '../abi/liveupdate.ts'
@@ -20,6 +21,14 @@ import type { ShmemInode } from './shmem.ts'
 import type { Tmpfs } from './tmpfs.ts'
 
 const TMPFS = '/tmp'
+
+const { KEEP_SIZE, PUNCH_HOLE, COLLAPSE_RANGE, ZERO_RANGE, INSERT_RANGE, UNSHARE_RANGE, WRITE_ZEROES } =
+  fallocateFlags
+/** What vfs_fallocate() lets through to the file system: one mode, some with and some without KEEP_SIZE. */
+const FALLOCATE_MODES = new Set([
+  ...[0, UNSHARE_RANGE, ZERO_RANGE, COLLAPSE_RANGE, INSERT_RANGE, WRITE_ZEROES],
+  ...[0, UNSHARE_RANGE, ZERO_RANGE, PUNCH_HOLE].map((mode) => mode | KEEP_SIZE),
+])
 
 export interface OpenOptions {
   /** O_CREAT with these permissions. */
@@ -102,13 +111,15 @@ export class Userspace {
 
   fallocate(fd: number, mode: number, offset: bigint | number, length: bigint | number): Answer {
     const end = BigInt(offset) + BigInt(length)
+    const file = this.files.find(fd)
+    if (!file || file.path) return new Failure('EBADF')
     if (offset < 0 || length <= 0) return new Failure('EINVAL')
-    const known = fallocateFlags.KEEP_SIZE | fallocateFlags.PUNCH_HOLE
-    if ((mode & ~known) !== 0 || mode === fallocateFlags.PUNCH_HOLE) return new Failure('EOPNOTSUPP')
+    if (!FALLOCATE_MODES.has(mode)) return new Failure('EOPNOTSUPP')
     const found = this.#regular(fd, 'ENODEV')
     if (failed(found)) return found
     if (!found.file.writable) return new Failure('EBADF')
     if (end > MAX_FILE_SIZE) return new Failure('EFBIG')
+    if ((mode & ~(KEEP_SIZE | PUNCH_HOLE)) !== 0) return new Failure('EOPNOTSUPP')
     return this.#enter(() => found.inode.fallocate(mode, BigInt(offset), BigInt(length)))
   }
 
@@ -117,6 +128,7 @@ export class Userspace {
     const found = this.#regular(fd, 'ESPIPE')
     if (failed(found)) return found
     if (!found.file.writable) return new Failure('EBADF')
+    if (wraps(offset, bytes.length)) return new Failure('EINVAL')
     if (bytes.length === 0) return 0
     if (BigInt(offset) >= MAX_FILE_SIZE) return new Failure('EFBIG')
     return this.#enter(() => found.inode.write(BigInt(offset), bytes))
@@ -125,7 +137,9 @@ export class Userspace {
   pread(fd: number, length: number, offset: bigint | number): Answer<Uint8Array> {
     if (offset < 0) return new Failure('EINVAL')
     const found = this.#regular(fd, 'ESPIPE')
-    return failed(found) ? found : this.#enter(() => found.inode.read(BigInt(offset), length))
+    if (failed(found)) return found
+    if (wraps(offset, length)) return new Failure('EINVAL')
+    return this.#enter(() => found.inode.read(BigInt(offset), length))
   }
 
   /** At the file's position, which moves on. */
@@ -215,8 +229,17 @@ export class Userspace {
     if (isPath) return new File({}, { path: true })
     if (path === '/dev/liveupdate') return this.#kernel.device?.open() ?? new Failure('ENOENT')
     if (path === '/dev/null' || path === TMPFS) return new File({})
+    const [, fd] = /^\/proc\/self\/fd\/(\d+)$/.exec(path) ?? []
+    if (fd !== undefined) return this.#reopen(Number(fd), !readOnly)
     if (!path.startsWith(`${TMPFS}/`)) return new Failure('ENOENT')
     return this.#kernel.tmpfs.open(path, create, { writable: !readOnly })
+  }
+
+  /** The file behind a descriptor once more, at its start and with rights of its own. */
+  #reopen(fd: number, writable: boolean): Answer<File> {
+    const file = this.files.find(fd)
+    if (!file) return new Failure('ENOENT')
+    return file.inode ? new File({}, { inode: file.inode, writable }) : new Failure('ENXIO')
   }
 
   #intoDescriptor(open: () => Answer<File>): Answer<number> {
@@ -261,6 +284,11 @@ export class Userspace {
   #fdOf(answer: Answer<Readonly<Record<string, unknown>>>): Answer<number> {
     return failed(answer) ? answer : (answer.fd as number)
   }
+}
+
+/** rw_verify_area(): the end must be a position, too. */
+function wraps(offset: bigint | number, length: number): boolean {
+  return BigInt(offset) + BigInt(length) > MAX_FILE_SIZE
 }
 
 /** strncpy() into the name's field: cut without a NUL where it is too long. */
