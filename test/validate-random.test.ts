@@ -23,7 +23,7 @@ import { notRestored } from './support/simulated-restore.ts'
 import { harmfulCharacters } from './support/terminal-text.ts'
 
 /** Damaged images of each captured one. */
-const RUNS = Number(process.env.DAMAGE_RUNS ?? 60)
+const RUNS = Number(process.env.DAMAGE_RUNS ?? 30)
 const FIRST_SEED = Number(process.env.DAMAGE_SEED ?? 1)
 /** Of processor time. */
 const MAX_SECONDS = 2

@@ -1,4 +1,7 @@
 /** What a simulated kernel gives back of an image, held against what the image itself says. */
+import { consoleLine, formatMessage, messagePrefix } from '../../abi/console.ts'
+import { LIVEUPDATE_TEST_FLBS } from '../../abi/liveupdate-test.ts'
+import { memfdSeals } from '../../abi/memfd.ts'
 import type { PhysicalMemory } from '../../abi/memory.ts'
 import { phys } from '../../abi/memory.ts'
 import type { Handover } from '../../inspect/decode.ts'
@@ -15,9 +18,8 @@ import { type LiveMachine, takeOverLive } from './live.ts'
 
 /** RAM of the machines of the captured images: 512 MiB, on arm64 from 1 GiB. */
 const RAM_BYTES = 1n << 29n
-/** Bytes of each folio that are compared. */
-const SAMPLE = 16
-
+/** What a memfd has that was made without seals; up to memfd-v1 all come back so. */
+const { SEAL } = memfdSeals
 /** What does not come back; nothing where everything does. */
 export function notRestored(
   name: string,
@@ -28,10 +30,43 @@ export function notRestored(
   const machine = takeOver(name, memory, base)
   if (machine.kernel.state === 'crashed') return [`the kernel died: ${machine.console().at(-1)}`]
   const sessions = itemsAt(child(handover.tree, 'luo'), 'sessions')
-  if (sessions.length === 0) return []
+  const lost = [...lostRegions(machine, handover), ...lostMetadata(machine, handover)]
+  if (sessions.length === 0) return lost
   const device = machine.user.open('/dev/liveupdate')
-  if (failed(device)) return [`/dev/liveupdate: ${device.errno}`]
-  return sessions.flatMap((session) => lostOf(machine, device, session, handover, base))
+  if (failed(device)) return [...lost, `/dev/liveupdate: ${device.errno}`]
+  const lostSessions = sessions.flatMap((session) => lostOf(machine, device, session, handover, base))
+  return [...lost, ...lostFlbs(machine, handover), ...lostSessions]
+}
+
+/** Regions of the command line that are not where, or not as large as, the image says. */
+function lostRegions({ kernel }: LiveMachine, { tree }: Handover): readonly string[] {
+  const told = itemsAt(child(tree, 'memblock'), 'reserve_mem')
+  return kernel.reserveMem.regions.flatMap(({ name, start, size, revived }) => {
+    const node = told.find(({ segment }) => typeof segment === 'object' && segment.key === name)
+    const isSame = node && numberAt(node, 'start') === start && numberAt(node, 'size') === size
+    return revived && isSame ? [] : [`region ${name}: ${revived ? 'elsewhere' : 'not revived'}`]
+  })
+}
+
+/** Who handed over, and how often, as kexec-metadata says. */
+function lostMetadata({ kernel }: LiveMachine, { tree }: Handover): readonly string[] {
+  const record = child(tree, 'kexec_metadata')
+  if (record?.kind !== 'record') return []
+  const { release, count } = kernel.kho.outgoing.previous ?? {}
+  const told = [textOf(record, 'previous_release'), numberAt(record, 'kexec_count')]
+  return String(told) === String([release, count])
+    ? []
+    : [`kexec-metadata: ${release} ${count}, expected ${told}`]
+}
+
+/** FLBs of the test module whose data it did not get; it looks for all of them in the boot. */
+function lostFlbs(machine: LiveMachine, { tree }: Handover): readonly string[] {
+  const told = itemsAt(child(tree, 'luo'), 'flbs').map((flb) => textOf(flb, 'name'))
+  const own = LIVEUPDATE_TEST_FLBS.filter(({ name }) => told.includes(name))
+  const line = consoleLine('FLB_TEST_FOUND', machine.kernel.release)
+  const text = (name: string): string =>
+    messagePrefix(line?.by ?? '') + formatMessage(line?.format ?? '', name)
+  return own.flatMap(({ name }) => (machine.console().includes(text(name)) ? [] : [`FLB ${name}`]))
 }
 
 function takeOver(name: string, memory: PhysicalMemory, { fdt }: Base): LiveMachine {
@@ -64,16 +99,14 @@ function lostOf(
     const where = `${name} ${token.toString(16)}`
     if (failed(opened)) return [`${where}: ${opened.errno}`]
     const record = child(file, 'memfd')
-    const wanted = [numberAt(record, 'size'), numberAt(record, 'pos')].map(String)
-    const size = user.fstat(opened)
+    const wanted = [numberAt(record, 'size'), numberAt(record, 'pos'), numberAt(record, 'seals') ?? SEAL]
+    const status = user.fstat(opened)
+    const size = failed(status) ? status : status.size
     const position = user.lseek(opened, 0, 'SEEK_CUR')
-    const found = [failed(size) ? size.errno : size.size, failed(position) ? position.errno : position].map(
-      String,
-    )
-    if (found.join() !== wanted.join()) return [`${where}: size and position ${found}, expected ${wanted}`]
-    return differingFolios({ user } as LiveMachine, opened, record, handover, base).map(
-      (index) => `${where}: page ${index}`,
-    )
+    const found = [size, position, user.getSeals(opened)].map((one) => (failed(one) ? one.errno : one))
+    if (found.join() !== wanted.join())
+      return [`${where}: size, position and seals ${found}, expected ${wanted}`]
+    return differingPages({ user }, opened, record, handover, base).map((index) => `${where}: page ${index}`)
   })
 }
 
@@ -89,26 +122,29 @@ function textOf(node: Node, field: string): string {
   return decodeText(bytesOf(node, field))
 }
 
-/** Indexes of folios that do not begin as the image's memory does, as far as the image holds it. */
-function differingFolios(
+/** Indexes of pages that do not hold what the image's memory does, as far as it holds them. */
+function differingPages(
   { user }: Pick<LiveMachine, 'user'>,
   fd: number,
   record: Node | undefined,
   handover: Handover,
   { kernel }: Base,
 ): readonly bigint[] {
-  const file = memfds(new Site(handover, kernel), 1).find((one) => one.record === record)
-  const { pageSize } = handover.target
+  const site = new Site(handover, kernel)
+  const file = memfds(site, 1).find((one) => one.record === record)
   const size = BigInt(numberAt(record, 'size') ?? 0n)
   const differing: bigint[] = []
   for (const { pfn, index } of file?.folios.values() ?? []) {
-    const at = BigInt(index ?? 0n) * BigInt(pageSize)
-    const left = size - at
-    const sample = new Uint8Array(left < BigInt(SAMPLE) ? Math.max(0, Number(left)) : SAMPLE)
-    const pa = phys(BigInt(pfn ?? 0n) * BigInt(pageSize))
-    if (handover.memory.read(pa, sample) < sample.length) continue
-    const read = user.pread(fd, sample.length, Number(at))
-    if (failed(read) || !Buffer.from(read).equals(sample)) differing.push(BigInt(index ?? 0n))
+    const head = BigInt(pfn ?? 0n) * site.pageSize
+    const pages = 2 ** (site.unitAt(head)?.order ?? 0)
+    for (let page = 0n; page < pages; page++) {
+      const at = (BigInt(index ?? 0n) + page) * site.pageSize
+      const length = size - at < site.pageSize ? Math.max(0, Number(size - at)) : Number(site.pageSize)
+      const told = site.bytesAt(head + page * site.pageSize, length)
+      if (!told || length === 0) continue
+      const read = user.pread(fd, length, at)
+      if (failed(read) || !Buffer.from(read).equals(told)) differing.push(at / site.pageSize)
+    }
   }
   return differing
 }
