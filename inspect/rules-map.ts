@@ -87,7 +87,8 @@ export const mapRules: readonly Rule[] = [
     id: 'KHO_MAP_CYCLE',
     why: 'The walk has no limit: it goes on along a chain of chunks that leads back, and through a map of any size.',
     source: 'kho_mem_deserialize()',
-    check: (subject) => faultsOfMap(subject, ['CHAIN_CYCLE', 'CHAIN_LIMIT'], () => ({ ends: true })),
+    check: (subject) =>
+      faultsOfMap(subject, ['CHAIN_CYCLE', 'CHAIN_LIMIT'], () => ({ ends: true, hides: 'preserved' })),
   }),
   silent({
     ...walk,

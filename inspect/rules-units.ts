@@ -16,7 +16,7 @@ import { unmetViolations } from './violations.ts'
 const unit = {
   component: 'kho',
   since: 'linux-6.16',
-  requires: ['KHO_MAP_ADDRESS', 'KHO_MAP_FORM', 'KHO_RADIX_DEPTH'],
+  requires: ['KHO_MAP_ADDRESS', 'KHO_MAP_FORM', 'KHO_MAP_CYCLE', 'KHO_RADIX_DEPTH'],
   source: 'kho_preserved_memory_reserve()',
   outcome: 'corrupts',
   stage: 'map',

@@ -73,7 +73,6 @@ export const mapFaults: readonly NamedFault[] = [
     doc: 'The last chunk of the map leads back to the first.',
     class: 'map',
     rule: 'KHO_MAP_CYCLE',
-    follows: ['KHO_UNIT_OVERLAP'],
     apply: (site) => {
       const chunks = pagesOf(site, 'chunk')
       const [first] = chunks
