@@ -244,6 +244,9 @@ export class FolioReader {
 
   /** Every page of the file is in a folio: the old kernel fills holes before it preserves a file. */
   #checkCoverage(): void {
+    const { map } = this.#incoming.subject
+    // Only the map tells how many pages a folio has.
+    if (!map || map.missing.length > 0) return
     const folioAt = ascending(this.#starts, this.#count)
     let next = 0
     for (let i = 0; i < this.#count && (this.#starts[folioAt(i)] as number) <= next; i++)

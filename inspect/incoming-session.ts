@@ -20,6 +20,7 @@ import {
   type SetPointer,
 } from './incoming-entries.ts'
 import { type IncomingFile, retrieveMemfds } from './incoming-memfd.ts'
+import { partsBelow } from './incoming-unmet.ts'
 import { beforeNul, decodeText } from './text.ts'
 
 /** What the sessions come to. */
@@ -122,7 +123,8 @@ class Deserializer {
     if (!name.includes(0)) {
       const expected = `at most ${name.length - 1} bytes and a NUL`
       const message = 'the name has no end: the session comes back under its first bytes only'
-      this.#incoming.report('LUO_SESSION_NAME_END', place, { ...where, message, expected })
+      const affects = this.#filesOf(place)
+      this.#incoming.report('LUO_SESSION_NAME_END', place, { ...where, message, expected, affects })
     }
     if (text.length === 0) this.#reportNameless(entry, place, where)
     return true
@@ -136,8 +138,14 @@ class Deserializer {
       ...where,
       message,
       expected: 'a name',
+      affects: this.#filesOf(place),
       ...(isEmptySlot && { outcome: 'takes-over' }),
     })
+  }
+
+  /** Files of a session that userspace cannot ask for. */
+  #filesOf({ path }: Place): readonly string[] {
+    return partsBelow(this.#incoming.subject, formatPath(path))
   }
 
   /** luo_file_deserialize(); false where its error is that of the device. */

@@ -29,6 +29,8 @@ const HEADER_SIZES: readonly (readonly [until: number, size: number])[] = [
   [2, V17_SIZE - 8],
   [16, V17_SIZE - 4],
 ]
+/** A node without properties: its begin, a name of up to 3 bytes, its end. */
+const LEAST_NODE = 3 * FDT_TAG_ALIGN
 /** Versions before this one name nodes by their whole path. */
 const LEAF_NAMES_SINCE = 16
 
@@ -115,7 +117,7 @@ export class KernelFdt {
     yield at
   }
 
-  /** Whether more than one token follows the end of the root node, where nobody reads on; of old versions nobody can tell. */
+  /** Whether there is room for a node behind the place where reading the nodes ends: nobody finds that one. */
   hasRest(): boolean {
     let depth = 0
     let at = 0
@@ -123,10 +125,10 @@ export class KernelFdt {
       const { tag, next } = this.#token(at)
       if (tag === FdtTag.BEGIN_NODE) depth += 1
       else if (tag === FdtTag.END_NODE) depth -= 1
-      else if (tag === FdtTag.END) return false
+      else if (next < 0 || tag === FdtTag.END) break
       at = next
     } while (depth > 0)
-    return this.#header.version >= FDT_VERSION && this.#holds(at + FDT_TAG_ALIGN, FDT_TAG_ALIGN)
+    return this.#header.version >= FDT_VERSION && this.#holds(at, LEAST_NODE + FDT_TAG_ALIGN)
   }
 
   nodeName(node: number): string {
@@ -160,7 +162,16 @@ export class KernelFdt {
   checkCompatible(node: number, wanted: string): number {
     const property = this.property(node, 'compatible')
     if (typeof property === 'number') return property
-    return latin1(property.value).split('\0').slice(0, -1).includes(wanted) ? 0 : 1
+    // fdt_stringlist_contains() compares the NUL, too, also where it lies behind the value's end.
+    const whole = `${wanted}\0`
+    const text = latin1(this.#bytes.subarray(property.offset, property.offset + property.value.length + 1))
+    for (let at = 0; at + wanted.length <= property.value.length; ) {
+      if (text.startsWith(whole, at)) return 0
+      const nul = text.indexOf('\0', at)
+      if (nul < 0 || nul >= property.value.length) return 1
+      at = nul + 1
+    }
+    return 1
   }
 
   #value(at: number): KernelProperty {

@@ -251,8 +251,7 @@ function isRootPath(path: string): boolean {
   return /^(kho|subtrees)\b/.test(path) && !/\]\.blob\b/.test(path)
 }
 
-/** The error at which libfdt stops going through the nodes; undefined where it comes to the end of all of them. */
+/** The error of libfdt where it does not come to the end of all nodes. */
 function structureError({ root }: Subject): number | undefined {
-  for (const node of root?.subnodes(0) ?? []) if (node < 0) return node
   return root?.hasRest() ? FDT_ERR.BADSTRUCTURE : undefined
 }
