@@ -1,4 +1,4 @@
-/** Random programs of 339 system calls with a kexec in the middle: simulated kernels answer as real ones did, call by call. */
+/** Random programs of system calls with a kexec or two between them: simulated kernels answer as real ones did, call by call. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { ROOT } from './support/images.ts'
@@ -7,13 +7,14 @@ import { runSequence, type Sequence } from './support/sequence.ts'
 const FOLDER = `${ROOT}fixtures/behaviour/sequences`
 
 interface Recorded {
+  readonly name: string
   readonly release: string
   readonly kernel: string
   readonly sequences: readonly Sequence[]
 }
 
 const recorded = readdirSync(FOLDER).map(
-  (name): Recorded => JSON.parse(readFileSync(`${FOLDER}/${name}`, 'utf8')),
+  (name): Recorded => ({ name, ...JSON.parse(readFileSync(`${FOLDER}/${name}`, 'utf8')) }),
 )
 
 /**
@@ -29,7 +30,7 @@ function numbered(script: readonly string[], answers: readonly string[]): readon
   return script.map((line, index) => `${index + 1} ${line} -> ${answers[index]}`)
 }
 
-describe.each(recorded)('$release answers as $kernel did', ({ release, sequences }) => {
+describe.each(recorded)('$name: $release answers as $kernel did', ({ release, sequences }) => {
   test.each(sequences)('seed $seed', ({ script, answers, console }) => {
     const simulated = runSequence(release, script)
     expect(numbered(script, simulated.answers)).toEqual(numbered(script, answers))
