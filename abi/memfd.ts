@@ -22,6 +22,10 @@ export const memfdSeals = {
   EXEC: 0x20,
 } as const
 
+/** What memfd_add_seals() adds to F_SEAL_EXEC where the file may be executed, as a new one may (F_ALL_EXEC). */
+export const SEALS_WITH_EXEC =
+  memfdSeals.SHRINK | memfdSeals.GROW | memfdSeals.WRITE | memfdSeals.FUTURE_WRITE
+
 /** Bits 0 to 51 of the first word are the frame number, 52 to 63 the flags. */
 export const memfdFolio = packed(
   'memfd_luo_folio_ser',

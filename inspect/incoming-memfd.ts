@@ -4,7 +4,7 @@
  */
 import { formatPath } from '../abi/fault.ts'
 import { fieldOf, layoutOf } from '../abi/layout.ts'
-import { memfdSeals } from '../abi/memfd.ts'
+import { memfdSeals, SEALS_WITH_EXEC } from '../abi/memfd.ts'
 import { hex, type PhysAddr, phys } from '../abi/memory.ts'
 import { componentByName, formatContract, versionById } from '../abi/registry.ts'
 import type { StructType, VmallocEdge } from '../abi/schema.ts'
@@ -37,8 +37,6 @@ interface MemfdValue {
 
 const COMPONENT = componentByName('memfd')
 const ALL_SEALS = Object.values(memfdSeals).reduce((all, seal) => all | seal, 0)
-/** What memfd_add_seals() adds to F_SEAL_EXEC where the file may be executed, as a new one may. */
-const WITH_EXEC = memfdSeals.SHRINK | memfdSeals.GROW | memfdSeals.WRITE | memfdSeals.FUTURE_WRITE
 
 /** Retrieves every file that the kernel's memfd handler knows, in the order of sessions and files. */
 export function retrieveMemfds(incoming: Incoming, files: readonly IncomingFile[]): void {
@@ -137,10 +135,10 @@ class Retrieval {
       })
       return false
     }
-    const added = (seals & memfdSeals.EXEC) !== 0 && (seals & WITH_EXEC) !== WITH_EXEC
+    const added = (seals & memfdSeals.EXEC) !== 0 && (seals & SEALS_WITH_EXEC) !== SEALS_WITH_EXEC
     if (added) {
       const message = 'with F_SEAL_EXEC the kernel adds the seals against writing and resizing'
-      const expected = `${hex(seals | WITH_EXEC)}, or no F_SEAL_EXEC`
+      const expected = `${hex(seals | SEALS_WITH_EXEC)}, or no F_SEAL_EXEC`
       this.#report('MEMFD_SEAL_EXEC', 'seals', { message, expected, found: hex(seals) })
     }
     return true

@@ -138,14 +138,15 @@ export const subtreeRules: readonly Rule[] = [
     check: function* (subject) {
       const names = new Set([...subtreesOf(subject)].map(({ component }) => component?.name))
       for (const { path, node, name, address, component } of subtreesOf(subject)) {
-        const owner = component || address === undefined ? undefined : ownerOf(subject, phys(address))
+        if (component || address === undefined) continue
+        const owner = ownerOf(subject, phys(address)) ?? misspelt(name)
         if (!owner || names.has(owner.name)) continue
         const stored = child(node, 'name') ?? node
         yield {
           path: `${path}.name`,
           pa: stored.pa,
           length: stored.length,
-          message: `the blob of '${name}' is one of ${owner.name}, which nobody looks for here`,
+          message: `'${name}' is the node of ${owner.name}, which nobody looks for by this name`,
           expected: owner.subtree as string,
           found: name,
           stage: STAGE_OF[owner.subtree as string] ?? 'initcalls',
@@ -225,6 +226,16 @@ function ownerOf({ memory }: Subject, pa: PhysAddr): Component | undefined {
   return components.find(
     (component) =>
       component.subtree !== undefined && strings.some((text) => versionsFor(component, text).length > 0),
+  )
+}
+
+/** The component whose subtree has this name but for one byte; one that is no text is shown as an escape. */
+function misspelt(name: string): Component | undefined {
+  const letters = name.replace(/\\x[0-9a-f]{2}/g, '?')
+  return components.find(
+    ({ subtree }) =>
+      subtree?.length === letters.length &&
+      [...subtree].filter((letter, at) => letter !== letters[at]).length === 1,
   )
 }
 

@@ -108,14 +108,14 @@ export const subtreeFaults: readonly NamedFault[] = [
     class: 'fdt',
     rule: 'KHO_SUBTREE_NAME',
     follows: ['KHO_SUBTREE_UNKNOWN', UNCLAIMED],
-    apply: (site) => inRoot(site, (root) => root.rename(root.node('memblock'), 'nemblock')),
+    apply: (site) => inRoot(site, (root) => root.rename(root.node('memblock'), 'a-module')),
   },
   {
     name: 'subtree-unknown',
     doc: "The node of the old kernel's metadata has a name that nothing known here has.",
     class: 'fdt',
     rule: 'KHO_SUBTREE_UNKNOWN',
-    apply: (site) => inRoot(site, (root) => root.rename(root.node('kexec-metadata'), 'kexec-metadatx')),
+    apply: (site) => inRoot(site, (root) => root.rename(root.node('kexec-metadata'), 'kexec-history')),
   },
   {
     name: 'subtree-unknown-broken',
@@ -126,7 +126,7 @@ export const subtreeFaults: readonly NamedFault[] = [
     apply: (site) => {
       const fdt = site.fdt('memblock')
       if (isUnfit(fdt)) return fdt
-      const renamed = inRoot(site, (root) => root.rename(root.node('memblock'), 'nemblock'))
+      const renamed = inRoot(site, (root) => root.rename(root.node('memblock'), 'a-module'))
       return together(renamed, fdt.header('last_comp_version', 99))
     },
   },

@@ -7,7 +7,7 @@
  * 7.1.13 and 7.3.4 but for what the mount says of them.
  */
 import { MAX_FILE_SIZE, memoryOrders } from '../abi/machine.ts'
-import { memfdSeals } from '../abi/memfd.ts'
+import { memfdSeals, SEALS_WITH_EXEC } from '../abi/memfd.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import { fallocateFlags, S_IFREG } from '../abi/shmem.ts'
 import { type Answer, Failure, failed } from './answer.ts'
@@ -165,7 +165,7 @@ export class ShmemInode {
     if ((wanted & ~ALL_SEALS) !== 0) return new Failure('EINVAL')
     if (this.#isSealed(SEAL)) return new Failure('EPERM')
     const implied = (wanted & EXEC) !== 0 && (this.mode & EXEC_BITS) !== 0
-    const all = implied ? wanted | SHRINK | GROW | WRITE | FUTURE_WRITE : wanted
+    const all = implied ? wanted | SEALS_WITH_EXEC : wanted
     const waits = this.#mount.sealsExecFirst ? all : wanted
     if ((waits & WRITE) !== 0 && !this.#isSealed(WRITE) && this.#hasPins()) return new Failure('EBUSY')
     this.seals |= all

@@ -1,7 +1,7 @@
 /** What a simulated kernel gives back of an image, held against what the image itself says. */
 import { consoleLine, formatMessage, messagePrefix } from '../../abi/console.ts'
 import { LIVEUPDATE_TEST_FLBS } from '../../abi/liveupdate-test.ts'
-import { memfdSeals } from '../../abi/memfd.ts'
+import { memfdSeals, SEALS_WITH_EXEC } from '../../abi/memfd.ts'
 import type { PhysicalMemory } from '../../abi/memory.ts'
 import { phys } from '../../abi/memory.ts'
 import type { Handover } from '../../inspect/decode.ts'
@@ -18,8 +18,6 @@ import { type LiveMachine, takeOverLive } from './live.ts'
 
 /** RAM of the machines of the captured images: 512 MiB, on arm64 from 1 GiB. */
 const RAM_BYTES = 1n << 29n
-/** What a memfd has that was made without seals; up to memfd-v1 all come back so. */
-const { SEAL } = memfdSeals
 /** What does not come back; nothing where everything does. */
 export function notRestored(
   name: string,
@@ -99,7 +97,7 @@ function lostOf(
     const where = `${name} ${token.toString(16)}`
     if (failed(opened)) return [`${where}: ${opened.errno}`]
     const record = child(file, 'memfd')
-    const wanted = [numberAt(record, 'size'), numberAt(record, 'pos'), numberAt(record, 'seals') ?? SEAL]
+    const wanted = [numberAt(record, 'size'), numberAt(record, 'pos'), sealsOf(record)]
     const status = user.fstat(opened)
     const size = failed(status) ? status : status.size
     const position = user.lseek(opened, 0, 'SEEK_CUR')
@@ -108,6 +106,14 @@ function lostOf(
       return [`${where}: size, position and seals ${found}, expected ${wanted}`]
     return differingPages({ user }, opened, record, handover, base).map((index) => `${where}: page ${index}`)
   })
+}
+
+/** The seals that a file has by its record (up to memfd-v1 those of one made without sealing); more come with F_SEAL_EXEC, as the note MEMFD_SEAL_EXEC tells. */
+function sealsOf(record: Node | undefined): number {
+  const told = numberAt(record, 'seals')
+  if (told === undefined) return memfdSeals.SEAL
+  const seals = Number(told)
+  return (seals & memfdSeals.EXEC) !== 0 ? seals | SEALS_WITH_EXEC : seals
 }
 
 /** A name as it is stored, up to its NUL: it may be no text at all. */
