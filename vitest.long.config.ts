@@ -1,10 +1,17 @@
-/** `npm run fuzz`: what takes minutes. FUZZ_RUNS and FUZZ_SEED say how much of it, and which. */
+/**
+ * `npm run fuzz`: what takes minutes. FUZZ_RUNS and DAMAGE_RUNS say how much of it, FUZZ_SEED and DAMAGE_SEED
+ * which.
+ */
 import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
-    include: ['test/fuzz.test.ts', 'test/validate-random.test.ts', 'test/long/*.ts'],
-    env: { FUZZ_RUNS: process.env.FUZZ_RUNS ?? '5000', DAMAGE_RUNS: process.env.DAMAGE_RUNS ?? '2000' },
+    include: ['test/fuzz.test.ts', 'test/validate-random.test.ts', 'test/faults.test.ts', 'test/long/*.ts'],
+    env: {
+      FUZZ_RUNS: process.env.FUZZ_RUNS ?? '5000',
+      DAMAGE_RUNS: process.env.DAMAGE_RUNS ?? '2000',
+      FAULTS_WHOLE: '1',
+    },
     fileParallelism: false,
     testTimeout: 3_600_000,
   },

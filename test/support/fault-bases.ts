@@ -144,11 +144,12 @@ export async function conceptBase(concept: string, machine: Machine): Promise<Ba
   return fixtureBase(await fixture(concept, { release: release.name, arch, pageSize }), machine)
 }
 
-/** All right images, those of real kernels first. */
-export async function faultBases(): Promise<readonly Base[]> {
+/** All right images, those of real kernels first; the larger pages only where all are asked for. */
+export async function faultBases(withLargePages: boolean): Promise<readonly Base[]> {
   const bases: Base[] = []
   for (const name of realImages) bases.push(await realBase(name))
   for (const machine of machines) {
+    if (machine.pageSize !== 4096 && !withLargePages) continue
     bases.push(await encodedBase(machine))
     for (const concept of conceptsOf(machine)) {
       bases.push(await conceptBase(concept, machine))
