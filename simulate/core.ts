@@ -98,5 +98,6 @@ export interface Subsystem {
   early?(): void
   late?(): void
   lateMm?(): void
-  reboot?(): Answer
+  /** `preservesContext`: what is jumped to comes back. */
+  reboot?(preservesContext: boolean): Answer
 }

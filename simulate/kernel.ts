@@ -149,15 +149,25 @@ export class Kernel implements KernelBase {
     return this.run(() => {
       const loaded = this.#image ? undefined : this.load()
       if (failed(loaded)) return loaded
-      for (const subsystem of this.#subsystems) {
-        const failure = subsystem.reboot?.()
-        if (failed(failure)) return failure
-      }
+      const failure = this.#serialize(false)
+      if (failed(failure)) return failure
       invariant(this.#image, 'an image is loaded')
       const handover = handOver(this, this.kho, this.#image)
       this.#state = 'left'
       return handover
     })
+  }
+
+  /** kernel_kexec() with an image of KEXEC_PRESERVE_CONTEXT: whatever it is, it returns, and nothing is handed over. */
+  jump(): Answer {
+    return this.run(() => this.#serialize(true))
+  }
+
+  #serialize(preservesContext: boolean): Answer {
+    for (const subsystem of this.#subsystems) {
+      const failure = subsystem.reboot?.(preservesContext)
+      if (failed(failure)) return failure
+    }
   }
 
   /** Reboots into a kernel with the same options, as far as no others are given. */

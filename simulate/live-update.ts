@@ -68,8 +68,8 @@ export class LiveUpdate implements Subsystem {
   }
 
   /** liveupdate_reboot() */
-  reboot(): Answer {
-    return this.luo?.reboot()
+  reboot(preservesContext = false): Answer {
+    return this.luo?.reboot(preservesContext)
   }
 
   /** A process without open files. */

@@ -78,7 +78,7 @@ const SINCE = {
   remembersErrors: 'linux-7.0',
   /** The name of a handler that nobody registered is printed as far as its field goes. */
   boundsNames: 'linux-7.0',
-  /** File handlers may be registered while there are sessions; modules are pinned file by file. */
+  /** File handlers and FLBs may be registered while there are sessions; modules are pinned file by file. */
   registersAnytime: 'kho-v2',
   /** kexec with preserve_context leaves LUO alone. */
   skipsPreserveContext: 'kho-v2',

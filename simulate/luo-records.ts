@@ -50,8 +50,6 @@ export interface OutgoingSessions {
   admit(count: number): Answer
   shrink(count: number): void
   cursor(): RecordCursor
-  /** Serialization begins: what was written before does not count. */
-  withdraw(): void
   /** Serialization went well. */
   publish(count: number): void
 }
@@ -257,8 +255,6 @@ export class SessionArray implements OutgoingSessions, IncomingSessions {
     return new ArrayCursor(first, layoutOf(this.element, target).size)
   }
 
-  withdraw(): void {}
-
   publish(count: number): void {
     writeFields(this.#context, this.#header, this.area, { count })
   }
@@ -273,7 +269,10 @@ export class SessionArray implements OutgoingSessions, IncomingSessions {
   }
 }
 
-/** luo-v5: blocks come and go with the sessions; where the first one is, is written at the reboot. */
+/**
+ * luo-v5: blocks come and go with the sessions; where the first one is, is written at the reboot. (The kernel
+ * sets the address to 0 before; it is 0 already, as it serializes once.)
+ */
 export class SessionBlocks implements OutgoingSessions, IncomingSessions {
   readonly #set: BlockSet
   readonly #publish: (head: PhysAddr) => void
@@ -298,10 +297,6 @@ export class SessionBlocks implements OutgoingSessions, IncomingSessions {
 
   cursor(): BlockCursor {
     return this.#set.cursor()
-  }
-
-  withdraw(): void {
-    this.#publish(NONE)
   }
 
   publish(count: number): void {

@@ -150,7 +150,6 @@ export class Sessions {
     const records = this.#outgoingRecords
     invariant(records, 'live update is enabled only if the outgoing side is there')
     this.checkLock()
-    records.withdraw()
     const cursor = records.cursor()
     const done: LuoSession[] = []
     for (const session of this.outgoing.values()) {

@@ -87,8 +87,8 @@ export class Luo {
   }
 
   /** liveupdate_reboot(), called by kernel_kexec() before there is no way back. */
-  reboot(): Answer {
-    if (!this.#enabled) return
+  reboot(preservesContext: boolean): Answer {
+    if (!this.#enabled || (preservesContext && this.traits.skipsPreserveContext)) return
     const answer = this.sessions.serialize()
     if (failed(answer)) return answer
     this.flbs?.serialize()
@@ -121,6 +121,7 @@ export class Luo {
       this.#context.warn('kernel/liveupdate/luo_flb.c', 'liveupdate_register_flb')
       return new Failure('EINVAL')
     }
+    if (!this.traits.registersAnytime && !this.#isQuiet) return new Failure('EBUSY')
     return this.flbs.register(handler, flb)
   }
 

@@ -46,7 +46,7 @@ export class Orchestrator {
 
   /** prepared → frozen: liveupdate_reboot(), which undoes itself if it fails. */
   freeze(): Answer {
-    return this.state === 'prepared' ? this.#luo.reboot() : new Failure('EINVAL')
+    return this.state === 'prepared' ? this.#luo.reboot(false) : new Failure('EINVAL')
   }
 
   /** prepared → normal: nothing is preserved any more. There is no way back from frozen. */
