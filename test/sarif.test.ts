@@ -109,3 +109,11 @@ test('what does not fit the schema is seen', () => {
   expect(schemaProblems(schema, { ...log, version: '2.0.0' })).toHaveLength(1)
   expect(schemaProblems(schema, { version: '2.1.0' })).toEqual(['$: no runs'])
 })
+
+test('the result in docs/validate.md is that of the run above it', () => {
+  const text = readFileSync(`${ROOT}docs/validate.md`, 'utf8')
+  const [, command] = /^\$ kho-inspect (validate .*) --json$/m.exec(text) ?? []
+  const [, shown] = /^```json\n([\s\S]*?)^```$/m.exec(text) ?? []
+  const log: Log = JSON.parse(kho([...(command as string).split(' '), '--sarif']).stdout)
+  expect(log.runs[0].results).toEqual([JSON.parse(shown as string)])
+})
