@@ -6,6 +6,7 @@ import { pageShift } from '../abi/layout.ts'
 import { memoryOrders } from '../abi/machine.ts'
 import { hex, type PhysRange } from '../abi/memory.ts'
 import { components } from '../abi/registry.ts'
+import type { ClaimGroup } from './claim.ts'
 import { isWithin } from './fault-pool.ts'
 import type { UnitRun } from './map.ts'
 import { note, type Rule, silent, type Violation } from './rule.ts'
@@ -185,10 +186,11 @@ export const unitRules: readonly Rule[] = [
           message: `the page at ${hex(subject.address(pfn))} is ${other.what} of ${other.path} and ${one.what} of ${one.path}`,
           expected: 'memory of its own',
           found: `${one.path} refers to it, too`,
-          ...([one, other].some(({ restore }) => restore === 'read') && {
-            outcome: 'takes-over',
-            severity: 'warning',
-          }),
+          ...([one, other].some(({ restore }) => restore === 'read') &&
+            !isFreedUnread(one, other) && {
+              outcome: 'takes-over',
+              severity: 'warning',
+            }),
           affects: [one.path],
           step: other.step ?? 0,
         }
@@ -255,6 +257,13 @@ const INT_BITS = 31
 /** Whether the blob is a test module's, which reads it once and notices what is wrong. */
 function isTestOnly(path: string): boolean {
   return components.some(({ testOnly, subtree }) => testOnly && isWithin(path, `subtrees[${subtree}]`))
+}
+
+/** Whether a test module frees, once it has seen it, what is read as FLBs only when a file needs them. */
+function isFreedUnread(...claims: readonly Pick<ClaimGroup, 'path' | 'rule'>[]): boolean {
+  const isTested = ({ path }: Pick<ClaimGroup, 'path'>): boolean =>
+    components.some(({ testOnly, key }) => testOnly && isWithin(path, key))
+  return claims.some(isTested) && claims.some(({ rule }) => rule === 'LUO_FLBS_PRESERVED')
 }
 
 /** The first frame of an area, and the one behind it. */
