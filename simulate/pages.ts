@@ -10,7 +10,7 @@ import type { FrameRange } from '../encode/page-allocator.ts'
 import { type Answer, Failure } from './answer.ts'
 import type { Pages } from './core.ts'
 import { KernelOops } from './crash.ts'
-import { FrameState, FrameTable } from './frames.ts'
+import { FrameTable } from './frames.ts'
 import { FreeLists } from './free-lists.ts'
 import type { MachineRam } from './ram.ts'
 
@@ -88,7 +88,7 @@ export class SimulatedPages implements Pages {
     if (frame === undefined) return new Failure('ENOMEM')
     const pages = 2 ** order
     const pa = phys(frame * this.pageSize)
-    this.#frames.set(frame, FrameState.FOLIO, order, 1)
+    this.#frames.set(frame, order, 1)
     this.#free -= pages
     this.#allocated += pages
     this.#ram.clear(pa, pages * this.pageSize)
@@ -97,7 +97,7 @@ export class SimulatedPages implements Pages {
 
   get(head: PhysAddr): void {
     const frame = this.#folio(head)
-    this.#frames.set(frame, FrameState.FOLIO, this.#frames.order(frame), this.#frames.refs(frame) + 1)
+    this.#frames.set(frame, this.#frames.order(frame), this.#frames.refs(frame) + 1)
   }
 
   put(head: PhysAddr): void {
@@ -105,10 +105,10 @@ export class SimulatedPages implements Pages {
     const order = this.#frames.order(frame)
     const refs = this.#frames.refs(frame) - 1
     if (refs > 0) {
-      this.#frames.set(frame, FrameState.FOLIO, order, refs)
+      this.#frames.set(frame, order, refs)
       return
     }
-    this.#frames.set(frame, FrameState.NONE, 0, 0)
+    this.#frames.set(frame, 0, 0)
     this.#lists.give(frame, order)
     this.#free += 2 ** order
     this.#allocated -= 2 ** order
@@ -118,12 +118,12 @@ export class SimulatedPages implements Pages {
   split(head: PhysAddr): void {
     const frame = this.#folio(head)
     const pages = 2 ** this.#frames.order(frame)
-    for (let at = 0; at < pages; at++) this.#frames.set(frame + at, FrameState.FOLIO, 0, 1)
+    for (let at = 0; at < pages; at++) this.#frames.set(frame + at, 0, 1)
   }
 
   orderOf(pa: PhysAddr): number | undefined {
     const frame = this.#frameOf(pa)
-    return this.#frames.state(frame) === FrameState.FOLIO ? this.#frames.order(frame) : undefined
+    return this.#frames.refs(frame) > 0 ? this.#frames.order(frame) : undefined
   }
 
   refsOf(pa: PhysAddr): number {
@@ -132,23 +132,25 @@ export class SimulatedPages implements Pages {
 
   /** page->private of a unit's first page: magic and order. */
   markPreserved(frame: number, order: number): void {
-    this.#frames.set(frame, FrameState.PRESERVED, order, 0)
+    this.#frames.setUnit(frame, order)
   }
 
   /** Order of the preserved unit that starts at `pa`; undefined where none starts, or no more. */
   preservedOrder(pa: PhysAddr): number | undefined {
-    const frame = this.#frameOf(pa)
-    return this.#frames.state(frame) === FrameState.PRESERVED ? this.#frames.order(frame) : undefined
+    return this.#frames.unit(this.#frameOf(pa))
   }
 
   /** A unit becomes a folio with one reference, or as many pages of their own. */
   adopt(pa: PhysAddr, order: number, as: 'folio' | 'pages'): void {
     const frame = this.#frameOf(pa)
     const pages = 2 ** order
-    if (this.#frames.state(frame) === FrameState.PRESERVED) this.#preserved -= pages
-    if (as === 'folio') this.#frames.set(frame, FrameState.FOLIO, order, 1)
-    else for (let at = 0; at < pages; at++) this.#frames.set(frame + at, FrameState.FOLIO, 0, 1)
-    this.#allocated += pages
+    // A page of an overlapping unit that was taken back before counts once.
+    const isNew = this.#frames.refs(frame) === 0
+    if (isNew && this.#frames.unit(frame) !== undefined) this.#preserved -= pages
+    if (isNew) this.#allocated += pages
+    this.#frames.clearUnits(frame, as === 'folio' ? frame + pages : frame + 1)
+    if (as === 'folio') this.#frames.set(frame, order, 1)
+    else for (let at = 0; at < pages; at++) this.#frames.set(frame + at, 0, 1)
   }
 
   census(): Census {
@@ -166,7 +168,7 @@ export class SimulatedPages implements Pages {
 
   /** Every folio that somebody holds, ascending. */
   *allocations(): Generator<Allocation> {
-    for (const frame of this.#frames.in(FrameState.FOLIO)) {
+    for (const frame of this.#frames.starts('folio')) {
       const pa = phys(frame * this.pageSize)
       yield { pa, order: this.#frames.order(frame), refs: this.#frames.refs(frame) }
     }
@@ -174,8 +176,8 @@ export class SimulatedPages implements Pages {
 
   /** Preserved units that nobody has taken back. */
   *preservedUnits(): Generator<{ readonly pa: PhysAddr; readonly order: number }> {
-    for (const frame of this.#frames.in(FrameState.PRESERVED)) {
-      yield { pa: phys(frame * this.pageSize), order: this.#frames.order(frame) }
+    for (const frame of this.#frames.starts('unit')) {
+      yield { pa: phys(frame * this.pageSize), order: this.#frames.unit(frame) ?? 0 }
     }
   }
 
@@ -188,7 +190,7 @@ export class SimulatedPages implements Pages {
 
   #folio(head: PhysAddr): number {
     const frame = this.#frameOf(head)
-    if (this.#frames.state(frame) !== FrameState.FOLIO) {
+    if (this.#frames.refs(frame) === 0) {
       throw new KernelOops(`bad page state: no folio starts at ${hex(head)}`)
     }
     return frame

@@ -78,7 +78,6 @@ const OTHERWISE: Readonly<Record<string, string>> = {
   'bit-clear-flb': 'freed memory holds other bytes',
   'bit-clear-memfd-ser': 'freed memory holds other bytes',
   'bit-clear-session-block': 'freed memory holds other bytes',
-  'bit-array-as-order1': 'of units that overlap only the last is known',
   'big-index-1': 'the guest maps the file, and mapping a large folio goes by its wrong index',
   'folio2-index-1': "the guest's output swallowed the kernel's line",
   'leaf-page-zero': "the guest's output swallowed the kernel's line",
