@@ -36,8 +36,9 @@ export function notRestored(
   return [...lost, ...lostFlbs(machine, handover), ...lostSessions]
 }
 
-/** Regions of the command line that are not where, or not as large as, the image says. */
+/** Regions of the command line that are not where, or not as large as, the image says; it may tell of none at all. */
 function lostRegions({ kernel }: LiveMachine, { tree }: Handover): readonly string[] {
+  if (!child(tree, 'memblock')) return []
   const told = itemsAt(child(tree, 'memblock'), 'reserve_mem')
   return kernel.reserveMem.regions.flatMap(({ name, start, size, revived }) => {
     const node = told.find(({ segment }) => typeof segment === 'object' && segment.key === name)
