@@ -34,7 +34,8 @@ const { LIVEUPDATE_SESSION_PRESERVE_FD: PRESERVE, LIVEUPDATE_SESSION_RETRIEVE_FD
 /** Place of `fd` in the commands that have one. */
 const FD_AT = 4
 
-class Guest {
+/** The program that runs the calls of a script. */
+export class Guest {
   readonly #user: Userspace
   #device = NONE
   readonly #sessions = new Map<number, number>()
