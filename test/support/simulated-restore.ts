@@ -97,7 +97,7 @@ function lostOf(
     const opened = user.retrieveFd(fd, token)
     const where = `${name} ${token.toString(16)}`
     if (failed(opened)) return [`${where}: ${opened.errno}`]
-    const record = child(file, 'memfd')
+    const record = child(file, 'memfd') ?? undamagedRecord(base, session, file)
     const wanted = [numberAt(record, 'size'), numberAt(record, 'pos'), sealsOf(record)]
     const status = user.fstat(opened)
     const size = failed(status) ? status : status.size
@@ -107,6 +107,18 @@ function lostOf(
       return [`${where}: size, position and seals ${found}, expected ${wanted}`]
     return differingPages({ user }, opened, record, handover, base).map((index) => `${where}: page ${index}`)
   })
+}
+
+/** The record of the same file in the undamaged image, where the kernel reads one at an address that no reader follows. */
+function undamagedRecord({ handover }: Base, session: Node, file: Node): Node | undefined {
+  const same = itemsAt(child(handover.tree, 'luo'), 'sessions').find(
+    (one) => textOf(one, 'name') === textOf(session, 'name'),
+  )
+  const files = itemsAt(same, 'files')
+  return child(
+    files.find((one) => numberAt(one, 'token') === numberAt(file, 'token')),
+    'memfd',
+  )
 }
 
 /** The seals that a file has by its record (up to memfd-v1 those of one made without sealing); more come with F_SEAL_EXEC, as the note MEMFD_SEAL_EXEC tells. */
