@@ -18,7 +18,7 @@ import { type FileFacts, factsOf, type ScenarioFacts } from '../support/scenario
 import { type Booted, boot, keepTable, missing, type Row, titled } from './lab.ts'
 
 const PAGE = 4096
-const DIRECTORIES = ['fixtures/scenarios/', 'test/real-kernel/scenarios/']
+const DIRECTORIES = ['fixtures/scenarios/', 'fixtures/scenarios/odd/', 'test/real-kernel/scenarios/']
 
 interface Scenario {
   readonly name: string
