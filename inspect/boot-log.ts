@@ -79,9 +79,11 @@ class BootLog {
       if (only === undefined || component === only) this.#lines.push(...log)
   }
 
-  /** Whether the kernel gets no further than this stage. */
+  /** Whether the kernel gets no further than this stage, or may not: what LUO reads in the boot decides over it. */
   #endsAt(stage: Stage): boolean {
-    return this.#at(stage).some(({ outcome, ends }) => ends || outcome === 'panics')
+    return this.#at(stage).some(
+      ({ outcome, ends }) => ends || outcome === 'panics' || (stage === 'luo' && outcome === 'corrupts'),
+    )
   }
 
   /** Up to 6.19 the line ends with the error. */

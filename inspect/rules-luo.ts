@@ -4,6 +4,7 @@
  * Sources: kernel/liveupdate/luo_{core,session,file,flb}.c, kho_block.c of Linux 6.19.11, 7.1.13, 7.3.4.
  */
 import type { FaultCode } from '../abi/fault.ts'
+import { releaseIndex } from '../abi/registry.ts'
 import { isWithin } from './fault-pool.ts'
 import { met } from './incoming-all.ts'
 import { preserved, readAt } from './incoming-unmet.ts'
@@ -145,7 +146,13 @@ const blockRules: readonly Rule[] = [
     source: 'luo_session_deserialize()',
     outcome: 'corrupts',
     stage: 'open',
-    check: preserved('LUO_SESSIONS_PRESERVED', readAt('luo')),
+    check: function* (subject) {
+      const hasBlocks = releaseIndex(subject.release) >= releaseIndex(blocks.since)
+      // kho_block_set_restore() goes through the headers of blocks in the boot already.
+      const stage = hasBlocks ? { stage: 'luo' as const } : {}
+      for (const violation of preserved('LUO_SESSIONS_PRESERVED', readAt('luo'))(subject))
+        yield { ...violation, ...stage }
+    },
   }),
   silent({
     ...luo,
