@@ -4,6 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { closeSync, openSync, readSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { kill } from 'node:process'
@@ -39,6 +40,13 @@ export interface MachineSetup extends RunLimits {
   readonly isLast: (line: string) => boolean
 }
 
+/**
+ * The console is a file that is read as it grows: of a pipe or socket that is full for a moment QEMU's 16550
+ * drops what does not fit (hw/char/serial.c: MAX_XMIT_RETRY).
+ */
+const CONSOLE = 'console'
+const CONSOLE_POLL_MS = 20
+const CONSOLE_PIECE_BYTES = 64 * 1024
 /** A kernel that has panicked says a few more lines, and may restart. */
 const LAST_WORDS_MS = 2000
 /** QEMU's own words that are kept for the message of a failure. */
@@ -68,7 +76,7 @@ export class Machine {
     const sockets = servers.map((server) => once(server, 'connection') as Promise<[Socket]>)
     await Promise.all(servers.map((server) => once(server, 'listening')))
     const qemu = new QemuProcess(setup, servers, [
-      ...['-S', '-serial', 'stdio', '-monitor', 'none'],
+      ...['-S', '-serial', `file:${path(CONSOLE)}`, '-monitor', 'none'],
       ...connections.flatMap((name) => [`-${name}`, `unix:${path(name)}`]),
     ])
     try {
@@ -99,6 +107,7 @@ class QemuProcess {
   readonly #servers: readonly Server[]
   readonly #signal: AbortSignal | undefined
   readonly #timers: NodeJS.Timeout[] = []
+  readonly #console: number
   readonly #stop = (): void => this.end()
   #ending: Ending = 'exit'
   #stderr = ''
@@ -113,11 +122,12 @@ class QemuProcess {
       if (isLast(line)) this.#endAfter(LAST_WORDS_MS, 'hung')
     })
     // A process group of its own: what a wrapper around QEMU starts is ended with it.
+    this.#console = openSync(join(setup.directory, CONSOLE), 'w+')
     this.#child = spawn(board.program, [...setup.args, ...args], {
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', 'ignore', 'pipe'],
       detached: true,
     })
-    this.#child.stdout?.on('data', (bytes: Buffer) => this.log.write(bytes))
+    this.#timers.push(setInterval(() => this.#readConsole(), CONSOLE_POLL_MS))
     this.#child.stderr?.on('data', (bytes: Buffer) => {
       this.#stderr = (this.#stderr + bytes.toString()).slice(-STDERR_CHARACTERS)
     })
@@ -154,9 +164,19 @@ class QemuProcess {
         resolve()
       })
     })
+    this.#readConsole()
+    closeSync(this.#console)
     this.log.end()
     this.end()
     return this.#ending
+  }
+
+  #readConsole(): void {
+    const bytes = new Uint8Array(CONSOLE_PIECE_BYTES)
+    for (let got = -1; got !== 0; ) {
+      got = readSync(this.#console, bytes, 0, bytes.length, null)
+      this.log.write(bytes.subarray(0, got))
+    }
   }
 
   #endAfter(milliseconds: number, how: Ending): void {

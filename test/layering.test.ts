@@ -35,7 +35,7 @@ const rules: Readonly<Record<string, Rule>> = {
     packages: {
       'node:child_process': ['boot.ts', 'machine.ts'],
       'node:events': ['machine.ts'],
-      'node:fs': ['boot.ts', 'directory.ts', 'kernel-file.ts'],
+      'node:fs': ['boot.ts', 'directory.ts', 'kernel-file.ts', 'machine.ts'],
       'node:net': ['machine.ts'],
       'node:os': ['directory.ts'],
       'node:path': ['boot.ts', 'capture.ts', 'directory.ts', 'kernel-file.ts', 'machine.ts'],
