@@ -1,6 +1,6 @@
 /**
  * Around all suites: collects the tables that they keep, prints them, and with REAL_KERNEL_DATE writes them
- * into docs/real-kernels.md.
+ * into docs/real-kernels.md; those of suites that did not run stay.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -9,7 +9,6 @@ import type { Table } from './lab.ts'
 
 const TABLES = ['generated', 'wrong', 'recorded', 'real'] as const
 const PAGE = `${ROOT}docs/real-kernels.md`
-const MARK = /(<!-- tables -->\n)[\s\S]*(<!-- end of tables -->)/
 
 let results = ''
 
@@ -19,29 +18,26 @@ export function setup(): void {
 }
 
 export function teardown(): void {
-  const tables = TABLES.flatMap(keptTable)
-  rmSync(results, { recursive: true })
-  const text = tables.map(tableText).join('\n')
-  process.stdout.write(`\n${text}\n`)
   const date = process.env.REAL_KERNEL_DATE
-  if (!date || tables.length < TABLES.length) return
-  const page = readFileSync(PAGE, 'utf8')
-  writeFileSync(
-    PAGE,
-    page.replace(MARK, (_, begin, end) => `${begin}\nAs of ${date}.\n\n${text}\n${end}`),
-  )
+  let page = readFileSync(PAGE, 'utf8')
+  for (const name of TABLES) {
+    const path = `${results}/${name}.json`
+    if (!existsSync(path)) continue
+    const table: Table = JSON.parse(readFileSync(path, 'utf8'))
+    process.stdout.write(`\n${tableText(table, '')}`)
+    const mark = new RegExp(`(<!-- ${name} -->\\n)[\\s\\S]*?(<!-- end of ${name} -->)`)
+    page = page.replace(mark, (_, begin, end) => `${begin}${tableText(table, `, ${date}`)}${end}`)
+  }
+  rmSync(results, { recursive: true })
+  if (date) writeFileSync(PAGE, page)
 }
 
-function keptTable(name: string): Table[] {
-  const path = `${results}/${name}.json`
-  return existsSync(path) ? [JSON.parse(readFileSync(path, 'utf8'))] : []
-}
-
-function tableText({ title, kernel, rows }: Table): string {
+function tableText({ title, kernel, rows }: Table, date: string): string {
   const columns = Object.keys(rows[0] ?? {})
   const line = (cells: readonly (string | number)[]): string => `| ${cells.join(' | ')} |\n`
   const body = rows.map((row) =>
     line(columns.map((column) => String(row[column] ?? '').replaceAll('|', '\\|'))),
   )
-  return `### ${title} (Linux ${kernel})\n\n${line(columns)}${line(columns.map(() => '---'))}${body.join('')}`
+  const head = `${line(columns)}${line(columns.map(() => '---'))}`
+  return `\n### ${title}\n\nLinux ${kernel}${date}.\n\n${head}${body.join('')}\n`
 }
