@@ -6,7 +6,14 @@ import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
-    include: ['test/fuzz.test.ts', 'test/validate-random.test.ts', 'test/faults.test.ts', 'test/long/*.ts'],
+    include: [
+      'test/fuzz.test.ts',
+      'test/validate-random.test.ts',
+      'test/validate-clean.test.ts',
+      'test/faults.test.ts',
+      'test/fixtures.test.ts',
+      'test/long/*.ts',
+    ],
     env: {
       FUZZ_RUNS: process.env.FUZZ_RUNS ?? '5000',
       DAMAGE_RUNS: process.env.DAMAGE_RUNS ?? '2000',

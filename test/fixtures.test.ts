@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { PAGE_SIZES, type PageSize } from '../abi/layout.ts'
+import type { PageSize } from '../abi/layout.ts'
 import { phys } from '../abi/memory.ts'
 import { type Release, type ReleaseVersions, releaseByName, releases } from '../abi/registry.ts'
 import { decodeHandover, type Handover } from '../inspect/decode.ts'
@@ -18,15 +18,18 @@ import {
   fixtures,
 } from '../testing/fixtures.ts'
 import { ROOT } from './support/images.ts'
+import { machines } from './support/machines.ts'
 import { memfdBytes } from './support/memfd-bytes.ts'
 import { type FileFacts, factsOf, type ScenarioFacts } from './support/scenario-facts.ts'
 
 /** Bytes of each file that are compared. */
 const LIMIT = 128 * 1024
 
-const machines = releases.flatMap(({ name, versions }) =>
-  PAGE_SIZES.map((pageSize) => ({ release: name, versions, pageSize })),
-)
+const named = machines.map(({ release: { name, versions }, pageSize }) => ({
+  release: name,
+  versions,
+  pageSize,
+}))
 
 /** What a release cannot hand over: the concepts that have to be missing from its set. */
 function missingFrom(
@@ -159,7 +162,7 @@ function checkAsSaid(made: Fixture, scenario: string, release: string): void {
 const ODD = `${ROOT}fixtures/scenarios/odd/`
 const odd = readdirSync(ODD).filter((file) => file.endsWith('.yaml'))
 
-describe.each(machines)('$release with pages of $pageSize bytes', ({ release, versions, pageSize }) => {
+describe.each(named)('$release with pages of $pageSize bytes', ({ release, versions, pageSize }) => {
   test('has every concept that it can have, as the scenarios say', async () => {
     const skipped: string[] = []
     for await (const made of fixtures({ release, arch: 'arm64', pageSize })) {
@@ -173,7 +176,7 @@ describe.each(machines)('$release with pages of $pageSize bytes', ({ release, ve
   })
 })
 
-test.each(machines.filter(({ versions }) => versions.luo))(
+test.each(named.filter(({ versions }) => versions.luo))(
   'the odd ones of $release with pages of $pageSize bytes are as their scenarios say',
   async ({ release, pageSize }) => {
     for (const file of odd) {
