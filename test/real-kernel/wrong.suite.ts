@@ -4,6 +4,7 @@
  * validator predicted is held against what happened.
  */
 import { afterAll, describe, expect, test } from 'vitest'
+import type { Outcome } from '../../abi/check.ts'
 import { phys } from '../../abi/memory.ts'
 import { type Release, releaseFor } from '../../abi/registry.ts'
 import type { KhoData } from '../../inspect/boot-entry.ts'
@@ -113,7 +114,7 @@ describe.skipIf(why)(titled('faults', why), () => {
       'did not come back': lost[0]
         ? `${lost[0].path}${lost.length > 1 ? ` and ${lost.length - 1} more` : ''}`
         : '',
-      agree: agreement(seen === predicted, agrees, known),
+      agree: agreement({ seen, predicted, asTheImageSays }, known),
     })
     if (known) expect(known.kind === 'chance' || !agrees, 'the disagreement is gone').toBe(true)
     else expect([seen, asTheImageSays]).toContain(predicted)
@@ -127,9 +128,19 @@ test('every disagreement is one on a fault of the catalogue', () => {
   expect(Object.keys(DISAGREEMENTS).filter((name) => !names.includes(name))).toEqual([])
 })
 
-function agreement(equal: boolean, agrees: boolean, known: Disagreement | undefined): string {
-  if (equal) return 'yes'
-  if (agrees) return 'yes: it is what the image says'
+interface Outcomes {
+  readonly seen: Outcome
+  readonly predicted: Outcome
+  readonly asTheImageSays: Outcome
+}
+
+function agreement({ seen, predicted, asTheImageSays }: Outcomes, known: Disagreement | undefined): string {
+  if (seen === predicted) return 'yes'
+  if (asTheImageSays === predicted) {
+    return predicted === 'takes-over'
+      ? 'yes: it is what the image says'
+      : 'yes: it is not what the image says'
+  }
   return known ? `${known.kind}: ${known.why}` : 'NO'
 }
 
