@@ -88,7 +88,8 @@ build() {
   "${make[@]}" tinyconfig
   for option in $COMMON $([ "$arch" = arm64 ] && echo "$ARM64" || echo "$X86_64"); do config+=(-e "$option"); done
   if [ "$arch" = arm64 ]; then
-    for option in 4 16 64; do config+=("$([ "$option" = "$pages" ] && echo -e || echo -d)" "ARM64_${option}K_PAGES"); done
+    for option in 4 16 64; do config+=(-d "ARM64_${option}K_PAGES"); done
+    config+=(-e "ARM64_${pages}K_PAGES")
   fi
   "${config[@]}" -d DEFERRED_STRUCT_PAGE_INIT -d NUMA -d RANDOMIZE_BASE
   "${make[@]}" olddefconfig
