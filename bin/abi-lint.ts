@@ -1,7 +1,8 @@
 /** `kho-inspect abi lint`: the ABI headers of one kernel source tree, or of two. */
 import { existsSync } from 'node:fs'
-import { type Finding, lintTree } from '../inspect/abi-lint.ts'
+import { lintTree } from '../inspect/abi-lint.ts'
 import { lintChange } from '../inspect/abi-lint-change.ts'
+import type { Finding } from '../inspect/lint-finding.ts'
 import { ABI_DIRECTORY, type ParsedTree, parseTree, type SourceTree } from '../inspect/source-tree.ts'
 import { alignedTable, type Column, type Row } from '../inspect/table.ts'
 import { printable } from '../inspect/text.ts'

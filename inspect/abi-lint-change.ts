@@ -7,10 +7,11 @@
  */
 import type { PageSize } from '../abi/layout.ts'
 import { PAGE_SIZES } from '../abi/layout.ts'
-import { type Finding, numericNames, sortFindings } from './abi-lint.ts'
+import { constantsOf, unparsedFindings } from './abi-lint-unparsed.ts'
+import type { Definitions } from './c-layout.ts'
 import { isUnknown } from './c-member.ts'
-import { tokenText } from './c-tokens.ts'
 import type { KernelHeader } from './kernel-header.ts'
+import { type Finding, sortFindings } from './lint-finding.ts'
 import type { MeasuredMember, MeasuredStruct } from './measured-struct.ts'
 import { formatPageSize } from './per-page.ts'
 import { contractsOf, type ParsedTree, stringValue, type TreeContract } from './source-tree.ts'
@@ -42,7 +43,16 @@ export function lintChange(before: ParsedTree, after: ParsedTree): readonly Find
     ...structChanges(both),
     ...nameChanges(both),
     ...limitChanges(both),
+    ...notJudged(both),
   ])
+}
+
+/** What is not understood in either tree; what only the older one has is placed there. */
+function notJudged({ before, after }: Both): readonly Finding[] {
+  const newer = unparsedFindings(after)
+  const still = new Set(newer.map(({ file, message }) => `${file} ${message}`))
+  const gone = unparsedFindings(before).filter(({ file, message }) => !still.has(`${file} ${message}`))
+  return [...newer, ...gone.map((finding) => ({ ...finding, message: `before: ${finding.message}` }))]
 }
 
 function versionNotes(
@@ -148,9 +158,12 @@ function embeddedIn({ headers }: ParsedTree, tag: string): readonly string[] {
 function structChange({ before, after }: Both, tag: string): string | undefined {
   for (const pageSize of PAGE_SIZES) {
     const [older, newer] = [before, after].map((tree) => tree.definitions(pageSize).layoutOf(tag))
-    if (!older || !newer || isUnknown(older) || isUnknown(newer)) {
-      const tokens = [before, after].map((tree) => sourceOf(tree, tag))
-      return tokens[0] === tokens[1] ? undefined : 'changed, and cannot be laid out'
+    if (!older || !newer) continue
+    if (isUnknown(newer) && !isUnknown(older)) return 'changed: it can no longer be laid out'
+    if (isUnknown(older) || isUnknown(newer)) {
+      const [was, is] = [before, after].map((tree) => sourceOf(tree, tag, pageSize))
+      if (was !== is) return 'changed, and cannot be laid out'
+      continue
     }
     const text = layoutChange(older, newer)
     if (text !== undefined) return `${text}${onlyAt(before, after, tag, pageSize)}`
@@ -158,9 +171,13 @@ function structChange({ before, after }: Both, tag: string): string | undefined 
   return undefined
 }
 
-function sourceOf({ headers }: ParsedTree, tag: string): string | undefined {
-  const declaration = headers.flatMap(({ structs }) => structs).find((struct) => struct.tag === tag)
-  return declaration?.body.members.map((member) => tokenText(member)).join(';')
+/** A struct as its members and attributes are written, with the constants put in. */
+function sourceOf(tree: ParsedTree, tag: string, pageSize: PageSize): string | undefined {
+  const declaration = tree.headers.flatMap(({ structs }) => structs).find((struct) => struct.tag === tag)
+  if (!declaration) return undefined
+  const { kind, members, attributes } = declaration.body
+  const texts = [...members, attributes].map((tokens) => tree.definitions(pageSize).textOf(tokens))
+  return [kind, ...texts].join(';')
 }
 
 function onlyAt(before: ParsedTree, after: ParsedTree, tag: string, pageSize: PageSize): string {
@@ -234,21 +251,29 @@ function nameChanges(both: Both): readonly Finding[] {
   return findings
 }
 
-/** Constants that both trees have, with another value at some page size. */
+/** Constants that both trees have, with another value, or without one another text, at some page size. */
 function limitChanges(both: Both): readonly Finding[] {
-  const { before, after } = both
-  return before.headers.flatMap((header) =>
-    numericNames(header, before).flatMap(({ name, line }): readonly Finding[] => {
-      if (both.guards.some((guard) => guard.name === name)) return []
-      for (const pageSize of PAGE_SIZES) {
-        const [older, newer] = [before, after].map((tree) => tree.definitions(pageSize).valueOf(name))
-        if (!older || !newer || 'unknown' in older || 'unknown' in newer || older.value === newer.value)
-          continue
-        const item = { name, header, line }
-        const text = `${name} was ${older.value} and is now ${newer.value} at ${formatPageSize(pageSize)} pages`
-        return [judge(both, item, guardsOf(both, item), 'LIMIT_CHANGED', text)]
-      }
-      return []
+  const versions = new Set(both.guards.map(({ name }) => name))
+  const kept = new Set(both.after.headers.flatMap(constantsOf).map(({ name }) => name))
+  return both.before.headers.flatMap((header) =>
+    constantsOf(header).flatMap(({ name, line }): readonly Finding[] => {
+      if (versions.has(name) || !kept.has(name)) return []
+      const text = limitChange(both, name)
+      const item = { name, header, line }
+      return text === undefined ? [] : [judge(both, item, guardsOf(both, item), 'LIMIT_CHANGED', text)]
     }),
   )
+}
+
+function limitChange({ before, after }: Both, name: string): string | undefined {
+  for (const pageSize of PAGE_SIZES) {
+    const [was, is] = [before, after].map((tree) => limitText(tree.definitions(pageSize), name))
+    if (was !== is) return `${name} was ${was} and is now ${is} at ${formatPageSize(pageSize)} pages`
+  }
+  return undefined
+}
+
+/** A constant's value; where it has none, what is written for it. */
+function limitText(definitions: Definitions, name: string): string {
+  return definitions.textOf([{ kind: 'word', text: name, line: 0, glued: false }])
 }

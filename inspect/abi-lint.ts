@@ -11,35 +11,12 @@ import type { Component, ComponentVersion } from '../abi/registry.ts'
 import { components, formatContract, satisfies } from '../abi/registry.ts'
 import { symbolByName } from '../abi/symbols.ts'
 import { compareStruct, type DeclaredStruct, type Difference, declaredStructs } from './abi-check.ts'
+import { constantsOf, unparsedFindings } from './abi-lint-unparsed.ts'
 import { isUnknown } from './c-member.ts'
 import type { KernelHeader, StructDeclaration } from './kernel-header.ts'
+import { type Finding, sortFindings } from './lint-finding.ts'
 import { formatPageSize } from './per-page.ts'
 import { contractsOf, type ParsedTree, stringValue, type TreeContract } from './source-tree.ts'
-
-export type LintRule =
-  | 'UNKNOWN_VERSION'
-  | 'UNKNOWN_NAME'
-  | 'UNKNOWN_STRUCT'
-  | 'UNKNOWN_CONSTANT'
-  | 'STRUCT_DIFFERS'
-  | 'LIMIT_DIFFERS'
-  | 'COMMENT_VERSION'
-  | 'COMMENT_MEMBER'
-  | 'ASSERTION'
-  | 'UNPARSED'
-  | 'STRUCT_CHANGED'
-  | 'NAME_CHANGED'
-  | 'LIMIT_CHANGED'
-  | 'ANNOUNCED'
-
-export interface Finding {
-  readonly rule: LintRule
-  /** Errors and warnings make the lint fail; a note only tells. */
-  readonly severity: 'error' | 'warning' | 'note'
-  readonly file: string
-  readonly line: number
-  readonly message: string
-}
 
 /** Looks through one tree. Findings are in the order of files and lines. */
 export function lintTree(tree: ParsedTree, registry: readonly Component[] = components): readonly Finding[] {
@@ -53,13 +30,8 @@ export function lintTree(tree: ParsedTree, registry: readonly Component[] = comp
     ...commentVersions(header, contracts),
     ...commentMembers(header),
     ...failedAssertions(header, tree),
-    ...unparsedFindings(header),
   ])
-  return sortFindings(findings)
-}
-
-export function sortFindings(findings: readonly Finding[]): readonly Finding[] {
-  return [...findings].sort((a, b) => (a.file === b.file ? a.line - b.line : a.file < b.file ? -1 : 1))
+  return sortFindings([...findings, ...unparsedFindings(tree)])
 }
 
 /** Whether a contract of the tree is the version of a whole component, rather than of a node inside. */
@@ -177,11 +149,7 @@ function structFindings(
   return structs.flatMap((struct): readonly Finding[] => {
     const place = { file: path, line: struct.line }
     const layouts = PAGE_SIZES.map((pageSize) => tree.definitions(pageSize).layoutOf(struct.tag))
-    const unknown = layouts.find((layout) => isUnknown(layout))
-    if (unknown && isUnknown(unknown)) {
-      const message = `struct ${struct.tag} cannot be laid out: ${unknown.unknown}`
-      return [{ rule: 'UNPARSED', severity: 'warning', ...place, message }]
-    }
+    if (layouts.some((layout) => isUnknown(layout))) return []
     const forms = declared.get(struct.tag) ?? []
     if (forms.length === 0) {
       const message = `struct ${struct.tag} is not known`
@@ -256,15 +224,14 @@ function constantFindings(
 }
 
 /** Object-like macros and enumerators that have a number as value. */
-export function numericNames(
+function numericNames(
   header: KernelHeader,
   tree: ParsedTree,
-): readonly { name: string; line: number }[] {
+): readonly { readonly name: string; readonly line: number }[] {
   const definitions = tree.definitions(PAGE_SIZES[0] as PageSize)
-  const macros = header.defines.filter(({ parameters, body }) => parameters === undefined && body.length > 0)
-  return [...macros, ...header.enumerators]
-    .filter(({ name }) => symbolByName(name) === undefined && 'value' in definitions.valueOf(name))
-    .map(({ name, line }) => ({ name, line }))
+  return constantsOf(header).filter(
+    ({ name }) => symbolByName(name) === undefined && 'value' in definitions.valueOf(name),
+  )
 }
 
 function wrongLimit(
@@ -359,28 +326,8 @@ function failedAssertions({ path, asserts }: KernelHeader, tree: ParsedTree): re
       result: tree.definitions(pageSize).evaluate(claim),
     }))
     const failed = results.find(({ result }) => 'value' in result && result.value === 0n)
-    const unknown = results.find(({ result }) => 'unknown' in result)?.result
-    if (failed) {
-      const message = `the assertion does not hold at ${formatPageSize(failed.pageSize)} pages`
-      return [{ rule: 'ASSERTION', severity: 'error', file: path, line, message }]
-    }
-    if (!unknown || !('unknown' in unknown)) return []
-    const message = `an assertion cannot be evaluated: ${unknown.unknown}`
-    return [{ rule: 'UNPARSED', severity: 'warning', file: path, line, message }]
-  })
-}
-
-/** What was not understood, and what is there twice, of which only one can be looked at. */
-function unparsedFindings({ path, unparsed, structs, defines }: KernelHeader): readonly Finding[] {
-  const refused = unparsed.map(({ line, text, why }) => ({ line, message: `${text}: ${why}` }))
-  const named = [...structs.map(({ tag, ...place }) => ({ name: `struct ${tag}`, ...place })), ...defines]
-  const twice = named
-    .filter(({ name }, index) => named.findIndex((first) => first.name === name) < index)
-    .map(({ name, line, condition }) => {
-      const under = condition === undefined ? '' : ` under ${condition}`
-      return { line, message: `${name} is defined again${under}: only one of them is looked at` }
-    })
-  return [...refused, ...twice].map(({ line, message }): Finding => {
-    return { rule: 'UNPARSED', severity: 'warning', file: path, line, message }
+    if (!failed) return []
+    const message = `the assertion does not hold at ${formatPageSize(failed.pageSize)} pages`
+    return [{ rule: 'ASSERTION', severity: 'error', file: path, line, message }]
   })
 }

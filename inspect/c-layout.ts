@@ -47,6 +47,8 @@ interface LaidOut extends TypeSize {
 
 const MAX_NESTING = 16
 const MAX_MEMBERS = 4096
+/** Characters of a text with what it names put in. */
+const MAX_TEXT = 10_000
 /** No struct's size comes near. */
 const MAX_BYTES = 2 ** 32
 
@@ -58,6 +60,7 @@ export class Definitions implements Scope {
   readonly #structs = new Map<string, StructDeclaration>()
   readonly #typedefs = new Map<string, Typedef>()
   readonly #laidOut = new Map<string, LaidOut | Unknown>()
+  readonly #texts = new Map<string, string>()
   #nesting = 0
 
   /**
@@ -132,6 +135,34 @@ export class Definitions implements Scope {
 
   evaluate(tokens: readonly Token[]): Evaluated {
     return evaluate(tokens, this)
+  }
+
+  /** Tokens as text, each constant in them by its value, or by its own text where it has none. */
+  textOf(tokens: readonly Token[]): string {
+    const written = tokens.map((token) => (token.kind === 'word' ? this.#constantText(token) : token))
+    const text = tokenText(written)
+    return text.length > MAX_TEXT ? tokenText(tokens) : text
+  }
+
+  #constantText(token: Token): Token {
+    const known = this.#texts.get(token.text)
+    if (known !== undefined) return { ...token, text: known }
+    // A macro may name itself.
+    this.#texts.set(token.text, token.text)
+    const text = this.#deeper(() => this.#valueText(token.text))
+    if (typeof text === 'string') this.#texts.set(token.text, text)
+    return typeof text === 'string' ? { ...token, text } : token
+  }
+
+  #valueText(name: string): string {
+    const value = this.valueOf(name)
+    if ('value' in value) return String(value.value)
+    const constant = this.constant(name)
+    if (constant !== undefined && typeof constant !== 'bigint') return this.textOf(constant)
+    let first = this.#enumerators.get(name)
+    let steps = 0
+    for (; first?.after !== undefined && !first.value; steps += 1) first = this.#enumerators.get(first.after)
+    return first?.value && steps > 0 ? `${this.textOf(first.value)} + ${steps}` : name
   }
 
   /** Layout of a struct by its tag. */

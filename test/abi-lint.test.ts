@@ -320,11 +320,95 @@ describe('two trees', () => {
       'a struct that cannot be laid out',
       [['luo', '\tu64 flbs_pa;', '\tMAGIC(flbs);']],
       [
-        'error STRUCT_CHANGED struct luo_ser changed, and cannot be laid out, but LUO_ABI_COMPATIBLE is still "luo-v5"',
+        'error STRUCT_CHANGED struct luo_ser changed: it can no longer be laid out, but LUO_ABI_COMPATIBLE is still "luo-v5"',
+        'warning UNPARSED struct luo_ser cannot be laid out: MAGIC(flbs): no macro of that name is known here',
+      ],
+    ],
+    [
+      'a length that nobody here can evaluate',
+      [['luo', 'ALIGN(sizeof(LUO_ABI_COMPATIBLE), 8)', 'FROB(9)']],
+      [
+        'error LIMIT_CHANGED LUO_ABI_COMPAT_LEN was 8 and is now FROB(9) at 4K pages, but LUO_ABI_COMPATIBLE is still "luo-v5"',
+        'warning UNPARSED LUO_ABI_COMPAT_LEN cannot be evaluated: FROB is not known',
+        'error STRUCT_CHANGED struct luo_ser changed: it can no longer be laid out, but LUO_ABI_COMPATIBLE is still "luo-v5"',
+        'warning UNPARSED struct luo_ser cannot be laid out: FROB is not known',
+      ],
+    ],
+    [
+      'a mask with a flag that is not known here',
+      [['memfd', 'F_SEAL_EXEC)', 'F_SEAL_TOY)']],
+      [
+        'error LIMIT_CHANGED MEMFD_LUO_ALL_SEALS was 63 and is now (1 | 2 | 4 | 8 | 16 | F_SEAL_TOY) at 4K pages, but MEMFD_LUO_FH_COMPATIBLE is still "memfd-v2"',
+        'warning UNPARSED MEMFD_LUO_ALL_SEALS cannot be evaluated: F_SEAL_TOY is not known',
       ],
     ],
   ] as const)('%s', async (_title, edits, findings) => {
     expect(await change(...(edits as unknown as readonly Edit[]))).toEqual(findings)
+  })
+
+  test.each([
+    [
+      'a length in a macro',
+      [['luo', 'ALIGN(sizeof(LUO_ABI_COMPATIBLE), 8)', 'FROB(9)']],
+      [['luo', 'ALIGN(sizeof(LUO_ABI_COMPATIBLE), 8)', 'FROB(1000)']],
+      [
+        'error LIMIT_CHANGED LUO_ABI_COMPAT_LEN was FROB(9) and is now FROB(1000) at 4K pages, but LUO_ABI_COMPATIBLE is still "luo-v5"',
+        'warning UNPARSED LUO_ABI_COMPAT_LEN cannot be evaluated: FROB is not known',
+        'error STRUCT_CHANGED struct luo_ser changed, and cannot be laid out, but LUO_ABI_COMPATIBLE is still "luo-v5"',
+        'warning UNPARSED struct luo_ser cannot be laid out: FROB is not known',
+      ],
+    ],
+    [
+      'a constant that nothing here uses',
+      [['memblock', '#define MEMBLOCK_KHO_FDT', '#define RESERVE_MEM_TOY foo(3)\n#define MEMBLOCK_KHO_FDT']],
+      [['memblock', '#define MEMBLOCK_KHO_FDT', '#define RESERVE_MEM_TOY foo(4)\n#define MEMBLOCK_KHO_FDT']],
+      [
+        'error LIMIT_CHANGED RESERVE_MEM_TOY was foo(3) and is now foo(4) at 4K pages, but RESERVE_MEM_KHO_NODE_COMPATIBLE is still "reserve-mem-v1"',
+        'warning UNPARSED RESERVE_MEM_TOY cannot be evaluated: foo is not known',
+      ],
+    ],
+    [
+      'an enumerator that one more came before',
+      [['memblock', '#define MEMBLOCK_KHO_FDT', 'enum { TOY_A = FOO, TOY_B };\n#define MEMBLOCK_KHO_FDT']],
+      [
+        [
+          'memblock',
+          '#define MEMBLOCK_KHO_FDT',
+          'enum { TOY_A = FOO, TOY_C, TOY_B };\n#define MEMBLOCK_KHO_FDT',
+        ],
+      ],
+      [
+        'error LIMIT_CHANGED TOY_B was FOO + 1 and is now FOO + 2 at 4K pages, but MEMBLOCK_KHO_NODE_COMPATIBLE is still "memblock-v1", RESERVE_MEM_KHO_NODE_COMPATIBLE is still "reserve-mem-v1"',
+        'warning UNPARSED TOY_A cannot be evaluated: FOO is not known',
+        'warning UNPARSED TOY_C cannot be evaluated: TOY_C is not known',
+        'warning UNPARSED TOY_B cannot be evaluated: TOY_B is not known',
+      ],
+    ],
+    [
+      'the packing of a struct',
+      [['luo', '\tu64 flbs_pa;', '\tMAGIC(flbs);']],
+      [['luo', '\tu64 flbs_pa;\n} __packed;', '\tMAGIC(flbs);\n};']],
+      [
+        'error STRUCT_CHANGED struct luo_ser changed, and cannot be laid out, but LUO_ABI_COMPATIBLE is still "luo-v5"',
+        'warning UNPARSED struct luo_ser cannot be laid out: MAGIC(flbs): no macro of that name is known here',
+      ],
+    ],
+  ] as const)(
+    'what neither can evaluate is compared as it is written: %s',
+    async (_title, older, newer, findings) => {
+      const found = await changeFrom(older as unknown as readonly Edit[], newer as unknown as readonly Edit[])
+      expect(found).toEqual(findings)
+    },
+  )
+
+  test('what a header that is not there defines is named', async () => {
+    const without = { ...abiHeaders(), 'include/uapi/linux/liveupdate.h': '' }
+    const parsed = (await parseTree(memoryTree(without))) as ParsedTree
+    const messages = (before: ParsedTree, after: ParsedTree) =>
+      lintChange(before, after).map(({ rule, message }) => `${rule} ${message}`)
+    const unknown = 'struct luo_session_ser cannot be laid out: LIVEUPDATE_SESSION_NAME_LENGTH is not known'
+    expect(messages(parsed, parsed)).toEqual([`UNPARSED ${unknown}`])
+    expect(messages(parsed, await tree())).toContain(`UNPARSED before: ${unknown}`)
   })
 
   test('a node that is demanded anew under the old string, as in Linux 7.0', async () => {
