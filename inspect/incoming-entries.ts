@@ -34,8 +34,15 @@ export interface Entries {
   readonly end: 'complete' | 'refused' | 'unknown'
   /** Behind the pointer. */
   readonly place: Place
+  readonly overrun?: Overrun
+}
+
+/** More entries are counted than the pages hold. */
+export interface Overrun {
   /** What is to be said if the kernel reads all entries: it goes on behind them. */
-  readonly overrun?: Remark
+  readonly remark: Remark
+  /** Behind the last that is counted. */
+  readonly end: bigint
 }
 
 /** What stands for a set of entries in the findings. */
@@ -76,7 +83,7 @@ function chainOf(
   for (let pa = first; pa !== 0n; ) {
     if (seen.has(pa) || blocks.length > BLOCKS_PER_STEP * edge.maxBlocks) return { blocks, end: 'cyclic' }
     seen.add(pa)
-    const isMisaligned = reportMisaligned(incoming, edge, pa, from, place)
+    const isMisaligned = reportMisaligned(incoming, edge, pa, from, place, 'corrupts')
     const isSpent = incoming.budget.takeRecords(1) === 0
     const header =
       isMisaligned || isSpent
@@ -149,22 +156,24 @@ function reportMisaligned(
   pa: bigint,
   from: PhysAddr,
   place: Place,
+  outcome: Outcome,
 ): boolean {
   const { pageSize } = incoming.subject.target
   if (pa % BigInt(pageSize) === 0n) return false
   const message = `what holds the ${edge.as} does not start at a page`
   const told = { message, expected: `a multiple of ${pageSize}`, found: hex(pa) }
-  const outcome = MISALIGNED[edge.kind === 'array' ? edge.as : edge.kind] ?? 'corrupts'
   const details = { pa: from, length: 8, ...told, outcome }
   incoming.report('LUO_ADDRESS_ALIGNED', place, details)
   return true
 }
 
-/** What comes of it where no pointer is read out of place: names that are not found, or what the entries then say. */
-const MISALIGNED: Readonly<Record<string, Outcome>> = {
-  flbs: 'loses',
-  files: 'takes-over',
-  sessions: 'takes-over',
+/**
+ * What comes of a misaligned array, where no pointer is read out of place: of sessions and files what the
+ * entries then say; FLBs are not found, and the look-up goes as far as is then counted.
+ */
+function outOfPlace({ as }: ArrayEdge, isOverrun: boolean): Outcome {
+  if (as !== 'flbs') return 'takes-over'
+  return isOverrun ? 'corrupts' : 'loses'
 }
 
 /** The checks that are made of each block, in the chain's order. */
@@ -283,14 +292,15 @@ export function readArray(
   const claimed = { rule: preserved, what: `array of ${edge.as}`, restore, pages } as const
   if (incoming.isFirstClaim(incoming.subject.pfn(first)))
     incoming.claimUnit(place, claimed, first, pointer.pa)
-  // An array is read from there on all the same: its entries are judged as what they then are.
-  reportMisaligned(incoming, edge, first, pointer.pa, place)
   const head = edge.header ? incoming.struct<Record<string, bigint>>(edge.header, first, place) : undefined
-  if (edge.header && !head) return { entries: [], end: 'unknown', place }
   const count = head ? (head[edge.count] as bigint) : countBeside
+  const capacity = arrayCapacity(edge, target)
+  const isOverrun = count > BigInt(capacity)
+  // An array is read from there on all the same: its entries are judged as what they then are.
+  reportMisaligned(incoming, edge, first, pointer.pa, place, outOfPlace(edge, isOverrun))
+  if (edge.header && !head) return { entries: [], end: 'unknown', place }
   const { size } = layoutOf(edge.element, target)
   const start = phys(first + BigInt(edge.header ? layoutOf(edge.header, target).size : 0))
-  const capacity = arrayCapacity(edge, target)
   const fitting = count < BigInt(capacity) ? Number(count) : capacity
   const bytes = readLeading(incoming.subject.memory, start, capacity * size)
   const held = incoming.budget.takeRecords(Math.min(fitting, Math.floor(bytes.length / size)))
@@ -304,8 +314,9 @@ export function readArray(
     }),
   )
   const end = held < fitting ? 'unknown' : 'complete'
-  if (count <= BigInt(capacity)) return { entries, end, place }
+  if (!isOverrun) return { entries, end, place }
   const message = `the array of ${edge.as} counts more than its pages hold`
   const told = { message, expected: `at most ${capacity}`, found: String(count) }
-  return { entries, end, place, overrun: { pa: pointer.pa, length: 8, ...told } }
+  const remark = { pa: pointer.pa, length: 8, ...told }
+  return { entries, end, place, overrun: { remark, end: start + count * BigInt(size) } }
 }

@@ -10,7 +10,7 @@ import { hex, type PhysAddr, phys } from '../abi/memory.ts'
 import type { ArrayEdge } from '../abi/schema.ts'
 import { behind, type Place, within } from './faults.ts'
 import type { Incoming } from './incoming.ts'
-import { type Entry, readArray, type SetPointer } from './incoming-entries.ts'
+import { type Entries, type Entry, type Overrun, readArray, type SetPointer } from './incoming-entries.ts'
 import type { IncomingSessions } from './incoming-session.ts'
 import { decodeText } from './text.ts'
 
@@ -45,7 +45,7 @@ export function readFlbs(
     return
   }
   const found = readArray(incoming, edge, target, 0n, list, pointer, 'LUO_FLBS_PRESERVED')
-  if (found.overrun) incoming.report('LUO_FLB_COUNT', found.place, found.overrun)
+  if (found.overrun) reportOverrun(incoming, edge, found, found.overrun)
   reportPages(incoming, edge, target, behind(list, pointer, target))
   const names = new Map<string, number>()
   for (const [index, entry] of found.entries.entries()) {
@@ -58,6 +58,27 @@ export function readFlbs(
       placeOf(found.place, edge, found.entries, index, incoming),
     ).run(names, sessions)
   }
+}
+
+/**
+ * A count beyond the page harms nothing while every look-up ends before its end. The test's FLBs are looked
+ * for in the boot, any other as soon as its user asks; a look-up that finds nothing goes on as far as is counted.
+ */
+function reportOverrun(incoming: Incoming, edge: ArrayEdge, found: Entries, overrun: Overrun): void {
+  const { entries, place } = found
+  const values = entries.map((entry) => incoming.decode<FlbValue>(edge.element, entry.bytes))
+  const names = values.map(({ name }) => (name.includes(0) ? decodeText(name) : undefined))
+  const isNamed = (name: string | undefined, index: number): boolean =>
+    (name !== undefined && name !== '') || isEmptySlot(entries[index] as Entry)
+  const isFound = LIVEUPDATE_TEST_FLBS.every(({ name }) => names.includes(name)) && names.every(isNamed)
+  const isInMemory = incoming.subject.known.mayHold(overrun.end - 1n)
+  const outcome = isFound ? 'takes-over' : isInMemory ? 'loses' : 'corrupts'
+  incoming.report('LUO_FLB_COUNT', place, { ...overrun.remark, outcome })
+}
+
+/** What a count leaves room for where the array is full of nothing. */
+function isEmptySlot({ bytes }: Entry): boolean {
+  return bytes.every((byte) => byte === 0)
 }
 
 function placeOf(
@@ -123,12 +144,11 @@ class FlbReader {
     const text = decodeText(name)
     const where = { pa: this.#at('name'), length: name.length, found: JSON.stringify(text) }
     if (!name.includes(0) || text === '') {
-      const isEmptySlot = this.#entry.bytes.every((byte) => byte === 0)
       const message = text === '' ? 'the FLB has no name' : 'the name has no end, and is never found'
       const told = { ...where, message, expected: 'a name and a NUL' }
       this.#incoming.report('LUO_FLB_NAME', this.#place, {
         ...told,
-        ...(isEmptySlot && { outcome: 'takes-over', severity: 'warning' }),
+        ...(isEmptySlot(this.#entry) && { outcome: 'takes-over', severity: 'warning' }),
       })
       return false
     }

@@ -84,7 +84,7 @@ class Deserializer {
       if (!this.#readSession(entry, within(place, segment)))
         return { files: this.#files.length, known: false }
     }
-    if (overrun) this.#incoming.report('LUO_ARRAY_COUNT', place, { ...overrun, stage: 'open' })
+    if (overrun) this.#incoming.report('LUO_ARRAY_COUNT', place, { ...overrun.remark, stage: 'open' })
     retrieveMemfds(this.#incoming, this.#files)
     const isPartial = ['LUO_ENTRY_BEYOND_COUNT', 'LUO_FILES_NULL', 'LUO_FILES_SHARED'].some(
       (rule) => this.#incoming.violations(rule).length > 0,
@@ -172,7 +172,7 @@ class Deserializer {
     const handled = this.#addFiles(edge, found, name)
     if (handled === undefined) return !this.#incoming.subject.isSince(ERRORS_KEPT_SINCE)
     if (found.overrun)
-      this.#incoming.report('LUO_ARRAY_COUNT', found.place, { ...found.overrun, stage: 'open' })
+      this.#incoming.report('LUO_ARRAY_COUNT', found.place, { ...found.overrun.remark, stage: 'open' })
     if (edge.kind === 'blocks' && found.end === 'complete' && BigInt(found.entries.length) !== count) {
       const message = 'the session counts other than its blocks'
       const told = { message, expected: `${count} files`, found: `${found.entries.length} files` }

@@ -21,6 +21,9 @@ const flbs = {
   stage: 'initcalls',
 } as const
 
+/** Where an array is read out of place, nothing in it is what it was. */
+const MISPLACED = ['LUO_ADDRESS_ALIGNED']
+
 /** Refusals by their check, with what they presuppose. */
 const REFUSALS: readonly (readonly [id: string, stage: 'luo' | 'open', requires: readonly string[]])[] = [
   ['LUO_SUBTREE', 'luo', ['KHO_COMPATIBLE']],
@@ -293,13 +296,15 @@ const flbRules: readonly Rule[] = [
   silent({
     ...flbs,
     id: 'LUO_FLB_COUNT',
+    requires: MISPLACED,
     why: 'A look-up goes through as many entries as are counted; one that finds nothing runs out of the page.',
-    outcome: 'takes-over',
+    outcome: 'corrupts',
     check: met('LUO_FLB_COUNT'),
   }),
   silent({
     ...flbs,
     id: 'LUO_FLB_PGCNT',
+    requires: MISPLACED,
     severity: 'warning',
     why: 'No kernel reads the number of pages.',
     outcome: 'takes-over',
@@ -308,6 +313,7 @@ const flbRules: readonly Rule[] = [
   silent({
     ...flbs,
     id: 'LUO_FLB_NAME',
+    requires: [...MISPLACED, 'LUO_FLB_COUNT'],
     why: 'strcmp() finds an FLB by its whole name only.',
     outcome: 'loses',
     check: met('LUO_FLB_NAME'),
@@ -315,6 +321,7 @@ const flbRules: readonly Rule[] = [
   silent({
     ...flbs,
     id: 'LUO_FLB_NAME_TWICE',
+    requires: MISPLACED,
     why: 'The first of a name is the one that is found.',
     outcome: 'loses',
     check: met('LUO_FLB_NAME_TWICE'),
@@ -322,6 +329,7 @@ const flbRules: readonly Rule[] = [
   silent({
     ...flbs,
     id: 'LUO_FLB_DATA',
+    requires: MISPLACED,
     severity: 'warning',
     why: "The kernel's own test FLBs refuse any data but their number; others are opaque.",
     source: 'test_flb_retrieve()',
@@ -331,6 +339,7 @@ const flbRules: readonly Rule[] = [
   silent({
     ...flbs,
     id: 'LUO_FLB_REFERENCES',
+    requires: MISPLACED,
     severity: 'warning',
     why: 'Each file that is finished drops one reference: too few underflow, too many keep the FLB for ever.',
     source: 'liveupdate_flb_put_incoming()',

@@ -396,7 +396,6 @@ const flbFaults: readonly NamedFault[] = [
     doc: 'More FLBs are counted than their page has room for.',
     class: 'field',
     rule: 'LUO_FLB_COUNT',
-    follows: ['LUO_FLB_NAME'],
     apply: (site) => setHeader(site, site.node('luo.flbs'), 0, 'count', () => 1n << 20n),
   },
   {

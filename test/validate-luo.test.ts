@@ -7,6 +7,7 @@ import type { Outcome } from '../abi/check.ts'
 import type { Handover } from '../inspect/decode.ts'
 import { child, itemsAt, type ListNode, numberAt } from '../inspect/tree.ts'
 import {
+  all,
   brokenRules,
   type Change,
   field,
@@ -121,7 +122,7 @@ const blocks: readonly Case[] = [
       (h) => pa(h, 'flbs_pa'),
       (h) => flbsOf(h) + 8n,
     ),
-    'loses',
+    'corrupts',
     'LUO_ADDRESS_ALIGNED',
   ],
   ['an empty block', sessions(8n, 0n), 'panics', 'KHO_BLOCK_COUNT'],
@@ -209,6 +210,30 @@ describe.each([
     expect(brokenRules(verdict)).toContain(rule)
     expect(verdict.outcome).toBe(outcome)
   })
+})
+
+describe('a count of FLBs beyond the page', () => {
+  const counted = (count: bigint, name?: number): Change =>
+    all(flbs(8n, count), ...(name === undefined ? [] : [field('luo.flbs[*].name', 'X', name)]))
+
+  test.each([
+    ['2^40, and every name is found', counted(1n << 40n), 'takes-over'],
+    ['2^40, and the second is not found', counted(1n << 40n, 1), 'corrupts'],
+    ['all there can be, and the first is not found', counted(MAX, 0), 'corrupts'],
+    ['one page more, and the third is not found', counted(64n, 2), 'loses'],
+  ] as const)('%s', (_what, change, outcome) => {
+    const verdict = judgeChanged(newest, change)
+    expect(brokenRules(verdict)).toEqual(['LUO_FLB_COUNT'])
+    expect(verdict.outcome).toBe(outcome)
+  })
+})
+
+test('one pointer to FLBs out of place is one finding', () => {
+  const change = word(
+    (h) => pa(h, 'flbs_pa'),
+    (h) => flbsOf(h) + 8n,
+  )
+  expect(brokenRules(judgeChanged(newest, change))).toEqual(['LUO_ADDRESS_ALIGNED'])
 })
 
 test('a session that comes back is told from one that does not', () => {

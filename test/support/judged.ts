@@ -45,6 +45,11 @@ export function word(
   ]
 }
 
+/** Several changes at once. */
+export function all(...changes: readonly Change[]): Change {
+  return (site) => changes.flatMap((change) => change(site))
+}
+
 /** Takes the unit that holds an address out of the map of preserved memory. */
 export function unpreserved(at: (handover: Handover) => bigint): Change {
   return (site) => {
