@@ -8,6 +8,7 @@ import { hex, type PhysAddr, phys } from '../abi/memory.ts'
 import type { VmallocEdge } from '../abi/schema.ts'
 import { behind, type Place } from './faults.ts'
 import type { Incoming, Pointer } from './incoming.ts'
+import { readLeading } from './read.ts'
 import type { VmallocDescriptor } from './vmalloc.ts'
 
 /** The rebuilt area; undefined where the kernel refuses, or nobody can tell. */
@@ -132,15 +133,15 @@ function walkChunks(
     const pfn = subject.pfn(pa)
     const claimed = { rule, what: 'chunk', restore: 'pages', pages: 1 } as const
     const { pageSize } = subject.target
-    const bytes = incoming.bytes(pa, pageSize - Number(pa % BigInt(pageSize)), inside)
-    if (!bytes) {
+    const word = readChunk(incoming, pa, inside)
+    if (!word) {
       incoming.claimUnit(inside, claimed, pa, pointer.pa)
       return undefined
     }
-    const view = new DataView(bytes.buffer, bytes.byteOffset)
-    for (let at = slots; at + 8 <= bytes.length; at += 8) {
-      const group = view.getBigUint64(at, true)
+    for (let at = slots; at < pageSize; at += 8) {
+      const group = word(at)
       if (group === 0n) break
+      if (group === undefined) return { groups, ended: false }
       if (groups.length >= most) return { groups, ended: false }
       if (!incoming.restore(subject.pfn(group)))
         return { groups, ended: false, takenAt: phys(pa + BigInt(at)) }
@@ -153,9 +154,28 @@ function walkChunks(
     if (chunks > most + 1) return { groups, ended: false }
     const path = [...place.path, 'chunks', { index: chunks - 1 }, 'next']
     pointer = { path, pa: phys(pa + BigInt(next)) }
-    pa = view.getBigUint64(next, true)
+    const following = word(next)
+    if (following === undefined) return { groups, ended: false }
+    pa = following
   }
   return { groups, ended: true }
+}
+
+/**
+ * The words of a chunk, wherever it starts; undefined where the image lacks the page in which it does. One
+ * that does not start at a page reaches into the next, of which a word may not be known.
+ */
+function readChunk(
+  incoming: Incoming,
+  pa: bigint,
+  place: Place,
+): ((at: number) => bigint | undefined) | undefined {
+  const { memory, target } = incoming.subject
+  const inPage = target.pageSize - Number(pa % BigInt(target.pageSize))
+  if (!incoming.bytes(pa, inPage, place)) return undefined
+  const bytes = readLeading(memory, phys(pa), target.pageSize)
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  return (at) => (at + 8 <= bytes.length ? view.getBigUint64(at, true) : undefined)
 }
 
 /** kho_restore_pages() looks at the frame only. */
