@@ -13,7 +13,7 @@ import { liveupdateUapi } from '../abi/liveupdate.ts'
 import { partsOf } from '../abi/parts.ts'
 import type { Component } from '../abi/registry.ts'
 import { components } from '../abi/registry.ts'
-import type { StructType } from '../abi/schema.ts'
+import type { IntType, StructType } from '../abi/schema.ts'
 import type { MeasuredMember, MeasuredStruct } from './measured-struct.ts'
 
 /** A struct as one or more versions declare it. */
@@ -87,12 +87,19 @@ function measure(struct: StructType, target: Target): MeasuredStruct {
 
 function expectedMember({ name, type, offset, size }: FieldLayout, target: Target): MeasuredMember {
   if (type.kind === 'bits') {
-    return { name, bitOffset: 8 * offset + type.shift, bits: type.width, bitField: true }
+    const bits = { bitOffset: 8 * offset + type.shift, bits: type.width, bitField: true }
+    return { name, ...bits, type: numberType(type.word) }
   }
   const base = { name, bitOffset: 8 * offset, bits: 8 * size, bitField: false }
   switch (type.kind) {
     case 'array':
-      return { ...base, count: countOf(type, target, offset) }
+      return {
+        ...base,
+        count: countOf(type, target, offset),
+        ...(type.element.kind === 'int' && { type: numberType(type.element) }),
+      }
+    case 'int':
+      return { ...base, type: numberType(type) }
     case 'text':
     case 'bytes':
       return { ...base, count: size }
@@ -101,6 +108,18 @@ function expectedMember({ name, type, offset, size }: FieldLayout, target: Targe
     default:
       return base
   }
+}
+
+/** An integer as headers name it, on a little-endian machine. */
+function numberType({ order, bytes, signed }: IntType): string {
+  return `${order === 'be' && bytes > 1 ? 'be' : signed ? 's' : 'u'}${8 * bytes}`
+}
+
+const NUMBER_TYPE = /^(?:u|s|be)[0-9]+$/
+
+/** Whether two integers of one size differ in byte order or sign; what is no integer has neither. */
+function isOtherNumber({ type: a }: MeasuredMember, { type: b }: MeasuredMember): boolean {
+  return a !== undefined && b !== undefined && a !== b && NUMBER_TYPE.test(a) && NUMBER_TYPE.test(b)
 }
 
 /** What differs between a declared struct and a measured one; nothing if they match. */
@@ -147,6 +166,8 @@ function compareMember(
     differences.push({ where, expected: sizeText(expected), found: sizeText(found) })
   } else if (expected.count !== found.count) {
     differences.push({ where, expected: countText(expected), found: countText(found) })
+  } else if (isOtherNumber(expected, found)) {
+    differences.push({ where, expected: expected.type ?? '', found: found.type ?? '' })
   }
   return differences
 }

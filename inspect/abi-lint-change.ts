@@ -200,7 +200,7 @@ function layoutChange(before: MeasuredStruct, after: MeasuredStruct): string | u
     if (!same) parts.push(`${member.name} removed`)
     else if (placeText(same) !== placeText(member)) {
       parts.push(`${member.name} from ${placeText(member)} to ${placeText(same)}`)
-    }
+    } else if (same.type !== member.type) parts.push(`${member.name} from ${member.type} to ${same.type}`)
   }
   const older = new Set(before.members.map(({ name }) => name))
   for (const { name } of after.members) if (!older.has(name)) parts.push(`${name} added`)

@@ -25,6 +25,7 @@ import {
   type Macro,
   pageConstant,
   plainType,
+  type SizedType,
   type TypeSize,
   WORD_TYPE,
 } from './c-types.ts'
@@ -32,7 +33,7 @@ import type { Enumerator, KernelHeader, StructDeclaration, Typedef } from './ker
 import type { MeasuredMember, MeasuredStruct } from './measured-struct.ts'
 
 /** One declarator, before it has a place. */
-interface Field extends TypeSize {
+interface Field extends SizedType {
   readonly name: string
   readonly bits?: number
   readonly packed: boolean
@@ -220,37 +221,35 @@ export class Definitions implements Scope {
     if (isUnknown(parsed)) return [parsed]
     // A pointer needs no layout of what it points to, and may point to what it is part of.
     const onlyPointers = parsed.declarators.every(({ pointer }) => pointer)
-    const type = onlyPointers ? WORD_TYPE : this.#typeOf(parsed.type)
+    const pointer = { ...WORD_TYPE, type: `${typeText(parsed.type)} *` }
+    const type = onlyPointers ? pointer : this.#typeOf(parsed.type)
     if (isUnknown(type)) return [type]
     const aligned = this.#aligned(parsed.attributes)
     if (isUnknown(aligned)) return [aligned]
     const tight = packed || hasAttribute(parsed.attributes, 'packed')
     return parsed.declarators.map((declarator) => {
-      const field = this.#field(declarator.pointer ? WORD_TYPE : type, declarator, tight)
+      const field = this.#field(declarator.pointer ? pointer : type, declarator, tight)
       if (isUnknown(field)) return field
       return { ...field, align: Math.max(tight ? 1 : field.align, aligned.align) }
     })
   }
 
   #field(
-    type: TypeSize & { inner?: readonly MeasuredMember[] },
+    { size, align, type, inner }: SizedType & { inner?: readonly MeasuredMember[] },
     declarator: Declarator,
     packed: boolean,
   ): Field | Unknown {
     const { name, width, dimensions } = declarator
-    const { size, align } = type
+    const whole = { name, size, align, type, packed }
     if (width) {
       const bits = this.evaluate(width)
       if ('unknown' in bits) return bits
       if (bits.value < 0n || bits.value > BigInt(8 * size))
         return { unknown: `${name}: ${bits.value} bits do not fit` }
-      return { name, size, align, packed, bits: Number(bits.value) }
+      return { ...whole, bits: Number(bits.value) }
     }
-    if (name === '')
-      return type.inner
-        ? { name, size, align, packed, inner: type.inner }
-        : { unknown: 'a member without a name' }
-    if (dimensions.length === 0) return { name, size, align, packed }
+    if (name === '') return inner ? { ...whole, inner } : { unknown: 'a member without a name' }
+    if (dimensions.length === 0) return whole
     const counts = dimensions.map((expression) =>
       expression.length === 0 ? { value: 0n } : this.evaluate(expression),
     )
@@ -259,25 +258,27 @@ export class Definitions implements Scope {
     const count = counts.reduce((product, one) => product * Number('value' in one ? one.value : 0n), 1)
     if (!(count >= 0 && size * count < MAX_BYTES))
       return { unknown: `${name}: an array of ${count} elements` }
-    return { name, size: size * count, align, packed, count }
+    return { ...whole, size: size * count, count }
   }
 
-  #typeOf(type: TypeReference): (TypeSize & { inner?: readonly MeasuredMember[] }) | Unknown {
+  #typeOf(type: TypeReference): (SizedType & { inner?: readonly MeasuredMember[] }) | Unknown {
     switch (type.kind) {
       case 'inline': {
         const laidOut = this.#layOut(type.body)
-        return isUnknown(laidOut)
-          ? laidOut
-          : { size: laidOut.size, align: laidOut.align, inner: laidOut.members }
+        if (isUnknown(laidOut)) return laidOut
+        const { size, align, members } = laidOut
+        return { size, align, type: inlineText(type.body.kind, members), inner: members }
       }
-      case 'tagged':
-        return type.of === 'enum' ? ENUM_TYPE : this.#layoutOfTag(type.tag)
+      case 'tagged': {
+        const size = type.of === 'enum' ? ENUM_TYPE : this.#layoutOfTag(type.tag)
+        return isUnknown(size) ? size : { size: size.size, align: size.align, type: typeText(type) }
+      }
       case 'plain':
         return plainType(type.words.map(({ text }) => text)) ?? this.#typedefOf(type.words)
     }
   }
 
-  #typedefOf(words: readonly Token[]): TypeSize | Unknown {
+  #typedefOf(words: readonly Token[]): SizedType | Unknown {
     const unknown = { unknown: `the type ${tokenText(words)} is not known here` }
     const typedef = words.length === 1 ? this.#typedefs.get((words[0] as Token).text) : undefined
     const member = typedef ? parseMember(typedef.type) : unknown
@@ -296,6 +297,27 @@ export class Definitions implements Scope {
       ? { align }
       : { unknown: `aligned(${align})` }
   }
+}
+
+/** A type by its name. */
+function typeText(type: TypeReference): string {
+  switch (type.kind) {
+    case 'inline':
+      return type.body.kind
+    case 'tagged':
+      return `${type.of} ${type.tag}`
+    case 'plain':
+      return tokenText(type.words)
+  }
+}
+
+/** A type without a name, by its members. */
+function inlineText(kind: string, members: readonly MeasuredMember[]): string {
+  const texts = members.map(({ name, type, count, bits, bitField }) => {
+    const length = bitField ? `:${bits}` : count === undefined ? '' : `[${count}]`
+    return `${type} ${name}${length};`
+  })
+  return `${kind} { ${texts.join(' ')} }`
 }
 
 /** `sizeof(struct x *)` and the like. */
@@ -342,7 +364,7 @@ function placeFields(fields: readonly Field[], kind: 'struct' | 'union', minimum
       for (const member of field.inner) members.push({ ...member, bitOffset: member.bitOffset + bitOffset })
     } else if (field.name !== '') {
       const count = field.count === undefined ? {} : { count: field.count }
-      members.push({ name: field.name, bitOffset, bits, bitField, ...count })
+      members.push({ name: field.name, bitOffset, bits, bitField, type: field.type, ...count })
     }
     // An unnamed bit field does not raise the alignment of the whole.
     if (!bitField || field.name !== '') align = Math.max(align, field.align)

@@ -12,18 +12,35 @@ export interface TypeSize {
   readonly align: number
 }
 
-const BYTE_SIZES: readonly (readonly [bytes: number, names: string])[] = [
-  [1, 'u8 s8 __u8 __s8 uint8_t int8_t bool _Bool'],
-  [2, 'u16 s16 __u16 __s16 uint16_t int16_t __le16 __be16 umode_t'],
-  [4, 'u32 s32 __u32 __s32 uint32_t int32_t __le32 __be32 __wsum gfp_t pid_t dev_t'],
+/** A type with its names resolved: `u64` for all that has its bytes, byte order and sign. */
+export interface SizedType extends TypeSize {
+  readonly type: string
+}
+
+/** By what they are on a little-endian machine, where `__le64` is a u64. */
+const TYPE_NAMES: readonly (readonly [bytes: number, type: string, names: string])[] = [
+  [1, 'u8', 'u8 __u8 uint8_t'],
+  [1, 's8', 's8 __s8 int8_t'],
+  [1, 'bool', 'bool _Bool'],
+  [2, 'u16', 'u16 __u16 uint16_t __le16 umode_t'],
+  [2, 's16', 's16 __s16 int16_t'],
+  [2, 'be16', '__be16'],
+  [4, 'u32', 'u32 __u32 uint32_t __le32 __wsum gfp_t dev_t'],
+  [4, 's32', 's32 __s32 int32_t pid_t'],
+  [4, 'be32', '__be32'],
   [
     8,
-    'u64 s64 __u64 __s64 uint64_t int64_t __le64 __be64 __aligned_u64 size_t ssize_t phys_addr_t dma_addr_t resource_size_t loff_t pgoff_t uintptr_t',
+    'u64',
+    'u64 __u64 uint64_t __le64 __aligned_u64 size_t phys_addr_t dma_addr_t resource_size_t pgoff_t uintptr_t',
   ],
+  [8, 's64', 's64 __s64 int64_t ssize_t loff_t'],
+  [8, 'be64', '__be64'],
 ]
 
-const NAMED: ReadonlyMap<string, number> = new Map(
-  BYTE_SIZES.flatMap(([bytes, names]) => names.split(' ').map((name) => [name, bytes] as const)),
+const NAMED: ReadonlyMap<string, SizedType> = new Map(
+  TYPE_NAMES.flatMap(([size, type, names]) =>
+    names.split(' ').map((name) => [name, { size, align: size, type }] as const),
+  ),
 )
 
 const QUALIFIERS: ReadonlySet<string> = new Set(['const', 'volatile', '__force', '__user', '__iomem'])
@@ -38,16 +55,23 @@ export function isQualifier({ text }: Token): boolean {
   return QUALIFIERS.has(text)
 }
 
-/** Size of a type without struct, union, enum or star; undefined where the words are no such type. */
-export function plainType(words: readonly string[]): TypeSize | undefined {
+/** A type without struct, union, enum or star; undefined where the words are no such type. */
+export function plainType(words: readonly string[]): SizedType | undefined {
   const names = words.filter((word) => !QUALIFIERS.has(word))
-  const size = names.length === 1 ? (NAMED.get(names[0] as string) ?? integerSize(names)) : integerSize(names)
-  return size === undefined ? undefined : { size, align: size }
+  const named = names.length === 1 ? NAMED.get(names[0] as string) : undefined
+  return named ?? integerType(names)
 }
 
 /** `unsigned long`, `long long int`, `short` … */
-function integerSize(words: readonly string[]): number | undefined {
+function integerType(words: readonly string[]): SizedType | undefined {
   if (words.length === 0 || !words.every((word) => INTEGER_WORDS.has(word))) return undefined
+  const size = integerSize(words)
+  const plainChar = words.length === 1 && words[0] === 'char'
+  const type = plainChar ? 'char' : `${words.includes('unsigned') ? 'u' : 's'}${8 * size}`
+  return { size, align: size, type }
+}
+
+function integerSize(words: readonly string[]): number {
   if (words.includes('char')) return 1
   if (words.includes('short')) return 2
   return words.includes('long') ? 8 : 4

@@ -17,4 +17,6 @@ export interface MeasuredMember {
   readonly bitField: boolean
   /** Elements, where it is an array. */
   readonly count?: number
+  /** Its type or that of its elements, names resolved: `u64`, `be64`, `struct kho_vmalloc`. Not known from BTF. */
+  readonly type?: string
 }

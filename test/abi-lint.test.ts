@@ -152,6 +152,15 @@ describe('one tree', () => {
     expect(await lint(edit)).toEqual(findings)
   })
 
+  test.each([
+    ['__be64', 'expected u64, found be64'],
+    ['s64', 'expected u64, found s64'],
+  ])('under a version that is known, u64 is %s', async (type, text) => {
+    expect(await lint(['luo', 'u64 flbs_pa', `${type} flbs_pa`])).toEqual([
+      `error STRUCT_DIFFERS luo.h:9 luo_ser.flbs_pa differs from luo-v3, luo-v4, luo-v5, whose version this tree states: ${text}`,
+    ])
+  })
+
   test('a new layout under a version that is not known is as it must be', async () => {
     expect(
       await lint(['memfd', 'memfd-v2', 'memfd-v3'], ['memfd', '\tu32 seals;', '\tu32 seals;\n\tu64 owner;']),
@@ -398,6 +407,32 @@ describe('two trees', () => {
     async (_title, older, newer, findings) => {
       const found = await changeFrom(older as unknown as readonly Edit[], newer as unknown as readonly Edit[])
       expect(found).toEqual(findings)
+    },
+  )
+
+  test.each([
+    ['u64', '__be64', 'from u64 to be64'],
+    ['u64', 's64', 'from u64 to s64'],
+    ['u64', 'struct luo_file_ser *', 'from u64 to struct luo_file_ser *'],
+    ['void *', 'struct luo_file_ser *', 'from void * to struct luo_file_ser *'],
+    ['u64', 'struct { u32 lo, hi; }', 'from u64 to struct { u32 lo; u32 hi; }'],
+    ['struct { u32 lo, hi; }', 'struct { u32 lo, top; }', 'struct { u32 lo; u32 top; }'],
+    ['u32 a; u64', '__be32 a; u64', 'a from u32 to be32'],
+    ['char a[4]; u64', 'u8 a[4]; u64', 'a from char to u8'],
+    ['u64 a:52, b:12; u64', 'u64 a:52; s64 b:12; u64', 'b from u64 to s64'],
+    ['enum toy a; u64', 'u32 a; u64', 'a from enum toy to u32'],
+  ])('a member that was %s is %s', async (before, after, text) => {
+    const member = (type: string): Edit => ['luo', 'u64 flbs_pa', `${type} flbs_pa`]
+    const found = await changeFrom([member(before)], [member(after)])
+    expect(found[0]).toMatch(/^error STRUCT_CHANGED struct luo_ser changed/)
+    expect(found.some((finding) => finding.includes(text))).toBe(true)
+  })
+
+  test.each(['__u64', 'unsigned long long', 'unsigned long int', '__le64', 'phys_addr_t', 'size_t'])(
+    '%s is another name of u64',
+    async (type) => {
+      expect(await change(['luo', 'u64 flbs_pa', `${type} flbs_pa`])).toEqual([])
+      expect(await lint(['luo', 'u64 flbs_pa', `${type} flbs_pa`])).toEqual([])
     },
   )
 
