@@ -10,14 +10,20 @@ export interface Machine {
   readonly pageSize: PageSize
 }
 
-const isWhole = process.env.FAULTS_WHOLE !== undefined
+export const isWhole = process.env.FAULTS_WHOLE !== undefined
 
 /** Large pages differ from small ones in how KHO and its users divide memory, which few releases changed. */
 const isNewest = ({ versions }: Release, index: number): boolean =>
   !releases.slice(index + 1).some((later) => later.versions.kho === versions.kho)
 
-export const machines: readonly Machine[] = releases.flatMap((release, index) =>
-  PAGE_SIZES.filter((pageSize) => isWhole || pageSize === 4096 || isNewest(release, index)).map(
-    (pageSize) => ({ release, pageSize }),
-  ),
+/** The newest release of each version of KHO; in `npm run fuzz` all releases. */
+export const chosenReleases: readonly Release[] = releases.filter(
+  (release, index) => isWhole || isNewest(release, index),
+)
+
+export const machines: readonly Machine[] = releases.flatMap((release) =>
+  PAGE_SIZES.filter((pageSize) => pageSize === 4096 || chosenReleases.includes(release)).map((pageSize) => ({
+    release,
+    pageSize,
+  })),
 )
