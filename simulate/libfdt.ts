@@ -66,12 +66,11 @@ const NAMELESS: FdtNode = {
   children: [],
 }
 
-/** The tree at an address; undefined where libfdt answers every question with an error. */
+/** The tree at an address; undefined where it does not start with a node. */
 export function fdtAt(ram: Ram, pa: PhysAddr): FdtNode | undefined {
   const total = fdtTotalSize(ram.read(pa, FDT_HEADER_SIZE))
-  if (total === undefined) return undefined
-  // fdt_ro_probe_() takes one byte less than fdt_check_header(): no name is ever found.
-  if (total === MAX_FDT_TOTALSIZE) return NAMELESS
+  // fdt_ro_probe_() is asked for every name; it takes one byte less than fdt_check_header().
+  if (total === undefined || total === MAX_FDT_TOTALSIZE) return NAMELESS
   let length = Math.min(total, MAX_FDT_BYTES)
   // libfdt looks at what the tree uses only, however much the header claims.
   while (!ram.contains(pa, length)) length = Math.floor(length / 2)
@@ -97,11 +96,16 @@ export function subnode(node: FdtNode, name: string): FdtNode | undefined {
   })
 }
 
-/** fdt_node_check_compatible(): 0, 1 where the list does not hold the string, -FDT_ERR_NOTFOUND without one. */
+/** What fdt_getprop() answers where the property is not found: properties are looked for up to the first child. */
+export function missingProperty({ cut, children }: FdtNode): number {
+  return cut && children.length === 0 ? FDT_ERR.BADSTRUCTURE : FDT_ERR.NOTFOUND
+}
+
+/** fdt_node_check_compatible(): 0, 1 where the list does not hold the string, or why there is no list. */
 export function checkCompatible(node: FdtNode | undefined, wanted: string): number {
-  if (!node) return FDT_ERR.BADSTRUCTURE
+  if (!node) return FDT_ERR.BADOFFSET
   const list = getProperty(node, 'compatible')
-  if (!list) return FDT_ERR.NOTFOUND
+  if (!list) return missingProperty(node)
   const texts = new TextDecoder('latin1').decode(list).split('\0').slice(0, -1)
   return texts.includes(wanted) ? 0 : 1
 }

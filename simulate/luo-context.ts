@@ -92,6 +92,8 @@ const SINCE = {
   writesLargeFolios: 'linux-7.3',
   /** memfd: what cannot be inserted does not keep the folios behind it from being freed. */
   freesRest: 'kho-v2',
+  /** memfd: a folio that is not to be had is an error behind others too; before, the answer is theirs. */
+  failsForLaterFolio: 'kho-v2',
 } as const
 
 export type LuoTraits = Readonly<Record<keyof typeof SINCE, boolean>>

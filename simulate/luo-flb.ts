@@ -83,9 +83,9 @@ export class Flbs {
     return page
   }
 
-  /** luo_flb_setup_incoming(); address 0 is no state. */
+  /** luo_flb_setup_incoming() */
   setupIncoming(page: PhysAddr): void {
-    if (page !== 0n) this.#incoming = page
+    this.#incoming = page
   }
 
   /** liveupdate_register_flb(); the handler is registered. */

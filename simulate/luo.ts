@@ -5,7 +5,6 @@
  * Source: kernel/liveupdate/luo_core.c (Linux 6.19.11, 7.1.13, 7.3.4).
  */
 import { invariant } from '../abi/fault.ts'
-import { FDT_ERR } from '../abi/fdt.ts'
 import { layoutOf } from '../abi/layout.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import { componentByName } from '../abi/registry.ts'
@@ -15,7 +14,7 @@ import type { FdtTree } from '../encode/handover.ts'
 import { encodeInt } from '../encode/write.ts'
 import { type Answer, Failure, failed } from './answer.ts'
 import type { Subtree } from './core.ts'
-import { checkCompatible, type FdtNode, fdtAt, getProperty, subnode } from './libfdt.ts'
+import { checkCompatible, type FdtNode, fdtAt, getProperty, missingProperty, subnode } from './libfdt.ts'
 import { registerTestFlbs } from './liveupdate-test.ts'
 import { type LuoContext, type LuoForm, type LuoTraits, luoTraits } from './luo-context.ts'
 import { type FileHandler, FileHandlers } from './luo-file.ts'
@@ -163,7 +162,7 @@ export class Luo {
     const { liveupdate_num, sessions_pa, flbs_pa } = readStored(this.#context, root, pa)
     this.#tookOver(liveupdate_num as bigint)
     const answer = this.#restoreSessions(phys(sessions_pa as bigint))
-    if (!failed(answer)) this.flbs?.setupIncoming(phys(flbs_pa as bigint))
+    if (!failed(answer) && flbs_pa !== 0n) this.flbs?.setupIncoming(phys(flbs_pa as bigint))
     this.#context.kho.restoreFree(pa)
     return answer
   }
@@ -341,7 +340,7 @@ function textStarts(context: LuoContext, pa: PhysAddr, root: StructType, text: s
 /** fdt_getprop() of a u64: its value, or the length that was found, or libfdt's error. */
 function wordOf(node: FdtNode, name: string): bigint | number {
   const value = getProperty(node, name)
-  if (!value) return FDT_ERR.NOTFOUND
+  if (!value) return missingProperty(node)
   if (value.length !== 8) return value.length
   return new DataView(value.buffer, value.byteOffset, 8).getBigUint64(0, true)
 }

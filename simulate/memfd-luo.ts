@@ -238,6 +238,7 @@ class MemfdLuo {
   #retrieveFolios(inode: ShmemInode, area: VmallocArea, count: bigint): Answer {
     let failure: Failure | undefined
     let record = -1
+    let done = 0
     for (const { pfn, flags, index } of this.#records.read(area, count)) {
       record++
       if (failure) {
@@ -247,8 +248,10 @@ class MemfdLuo {
       if (pfn === 0) continue
       const answer = this.#retrieveFolio(inode, record, pfn, flags, index)
       if (failed(answer)) failure = answer
+      else done++
     }
-    return failure
+    const isLost = failure?.errno === 'EIO'
+    return isLost && done > 0 && !this.#traits.failsForLaterFolio ? undefined : failure
   }
 
   #retrieveFolio(inode: ShmemInode, record: number, pfn: number, flags: number, index: number): Answer {

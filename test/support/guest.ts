@@ -26,6 +26,21 @@ export function sumOf(bytes: Uint8Array): string {
   return [high, low].map((half) => half.toString(16).padStart(8, '0')).join('')
 }
 
+function sparse(seed: bigint, length: number, every: number): Uint8Array {
+  const bytes = new Uint8Array(length)
+  for (let at = 0; at < length; at += every) bytes.set(fillOf(seed + BigInt(at), 512), at)
+  return bytes
+}
+
+/** What the guest wrote into its files, by token. */
+export const labContents: ReadonlyMap<bigint, Uint8Array> = new Map([
+  [1n, fillOf(11n, 10_000)],
+  [2n, new Uint8Array(0)],
+  [0xdead_beef_cafe_f00dn, sparse(33n, 3 << 20, 4096)],
+  [7n, fillOf(44n, 20_480)],
+  [8n, sparse(55n, 1 << 20, 1 << 16)],
+])
+
 /** One captured image as a scenario: the machine of the lab and the guest's sessions (fixtures/real/README.md). */
 export function labScenario(release: string, arch: string, previousRelease: string | undefined): string {
   const has = {
