@@ -294,6 +294,13 @@ const crashLines: readonly ConsoleLine[] = [
     format: 'BUG: kernel NULL pointer dereference, address: %s',
     since: 'linux-6.16',
   },
+  {
+    id: 'OOPS_NULL_ARM64',
+    by: 'die_kernel_fault()',
+    level: 'emerg',
+    format: 'Unable to handle kernel NULL pointer dereference at virtual address %s',
+    since: 'linux-6.16',
+  },
   { id: 'OOPS_DIE', by: 'die()', level: 'emerg', format: 'Internal error: %s', since: 'linux-6.16' },
   { id: 'OOPS_BUG', by: 'report_bug()', level: 'emerg', format: 'kernel BUG at %s!', since: 'linux-6.16' },
   {

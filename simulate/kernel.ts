@@ -13,7 +13,7 @@ import { type Answer, Failure, failed } from './answer.ts'
 import { type Parameter, parseCommandLine, switchOf } from './command-line.ts'
 import type { KernelBase, KernelConfig } from './context.ts'
 import type { LogLine, Subsystem } from './core.ts'
-import { isCrash, KernelOops } from './crash.ts'
+import { exitCode, isCrash, KernelOops, NullDereference } from './crash.ts'
 import { EarlyMemory, framesOf, intersect, subtract } from './early-memory.ts'
 import { type Handover, handOver, type KexecImage, loadImage } from './handover.ts'
 import { Kho } from './kho.ts'
@@ -125,13 +125,16 @@ export class Kernel implements KernelBase {
 
   /** An oops kills who ran into it: the boot itself, later the process that made the call. */
   #die(oops: KernelOops): void {
-    if (oops.pa === undefined) this.say('BUG', oops.message)
+    if (oops instanceof NullDereference) {
+      const line = this.arch === 'arm64' ? 'OOPS_NULL_ARM64' : 'OOPS_NULL'
+      this.say(line, oops.offset.toString(16).padStart(16, '0'))
+    } else if (oops.pa === undefined) this.say('BUG', oops.message)
     else {
       const address = linearAddress(this.arch, this.ram, oops.pa).toString(16)
       this.say(`OOPS_${this.arch.toUpperCase()}`, address)
     }
-    if (this.#isBooted) this.say('PANIC_INIT', '0000000b')
-    else this.say('PANIC_IDLE')
+    if (!this.#isBooted) this.say('PANIC_IDLE')
+    else this.say('PANIC_INIT', exitCode(this.arch, oops))
   }
 
   /** kexec_file_load(): what the next kernel is told of KHO is decided here. */

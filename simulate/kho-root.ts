@@ -7,7 +7,8 @@
  */
 
 import { invariant } from '../abi/fault.ts'
-import { FDT_ERR } from '../abi/fdt.ts'
+import { FDT_ERR, fdtHeader } from '../abi/fdt.ts'
+import { fieldOf } from '../abi/layout.ts'
 import type { PhysAddr } from '../abi/memory.ts'
 import { u64le } from '../abi/schema.ts'
 import { buildFdt, FdtEditor } from '../encode/fdt.ts'
@@ -16,6 +17,7 @@ import { textBytes } from '../encode/text.ts'
 import { encodeInt } from '../encode/write.ts'
 import { type Answer, Failure } from './answer.ts'
 import type { KernelBase } from './context.ts'
+import { NullDereference } from './crash.ts'
 
 const word = u64le('A property of 8 bytes.')
 
@@ -83,8 +85,13 @@ export class KhoRoot {
     this.#editor().setRootValue(this.#kernel.spec.form.mapProperty, encodeInt(word, map))
   }
 
+  /**
+   * fdt_open_into(). 6.19 and 7.0 come here after kho_init() has failed: their LUO does not ask whether KHO
+   * is on, and what it preserves needs no root.
+   */
   #editor(): FdtEditor {
-    invariant(this.page !== undefined, 'there is a root FDT')
+    const { offset } = fieldOf(fdtHeader, 'totalsize', this.#kernel.target)
+    if (this.page === undefined) throw new NullDereference('kho_out.fdt is NULL', offset)
     return new FdtEditor(this.#kernel.ram.page(this.page))
   }
 

@@ -1,9 +1,12 @@
 /** Failures put into simulated kernels: no memory for the n-th page of a boot, words that change between two. */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import { ARCHITECTURES } from '../abi/machine.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
-import { failed } from '../simulate/answer.ts'
+import { Failure, failed } from '../simulate/answer.ts'
+import type { Subsystem } from '../simulate/core.ts'
 import { Kernel } from '../simulate/kernel.ts'
+import { LiveUpdate } from '../simulate/live-update.ts'
 import { simulatedReleases } from '../simulate/release.ts'
 import { held, linesOf, must, pageWith } from './support/captured.ts'
 
@@ -34,6 +37,47 @@ test.each(simulatedReleases)(
       expect(rest).toEqual([])
     }
     expect(failures).toBeGreaterThan(0)
+  },
+)
+
+/** Failures at every page of a boot with live update, as the lines of the kernels that died of it. */
+function deaths(boot: (subsystems: (kernel: Kernel) => readonly Subsystem[]) => Kernel): readonly string[] {
+  const found: string[] = []
+  for (let n = 1; n <= 20; n++) {
+    const kernel = boot((built) => {
+      built.pages.failAt(n)
+      return [new LiveUpdate(built)]
+    })
+    if (kernel.state === 'running') accounted(kernel)
+    else found.push(linesOf(kernel).slice(-2).join('\n'))
+  }
+  return found
+}
+
+const NULL_ROOT = {
+  x86_64: [
+    'BUG: kernel NULL pointer dereference, address: 0000000000000004',
+    'Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000009',
+  ],
+  arm64: [
+    'Unable to handle kernel NULL pointer dereference at virtual address 0000000000000004',
+    'Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b',
+  ],
+}
+
+test.each(simulatedReleases.flatMap((release) => ARCHITECTURES.map((arch) => [release, arch] as const)))(
+  '%s on %s: at the n-th page without memory a boot with live update goes on without, or dies of the missing root',
+  (release, arch) => {
+    const options = { release, cmdline: `${CMDLINE} liveupdate=on` }
+    const cold = deaths((subsystems) => Kernel.boot({ ...options, arch, subsystems }))
+    const before = Kernel.boot({ ...options, arch, subsystems: (built) => [new LiveUpdate(built)] })
+    if (before.spec.traits.hasFinalize) before.kho.outgoing.writeFinalize('1')
+    const handover = must(before.reboot() ?? new Failure('EIO'))
+    const warm = deaths((subsystems) => Kernel.takeOver(handover, { ...options, subsystems }))
+    // Their LUO adds its part although kho_init() has failed.
+    const isUnguarded = release === 'linux-6.19' || release === 'linux-7.0'
+    expect(new Set([...cold, ...warm])).toEqual(new Set(isUnguarded ? [NULL_ROOT[arch].join('\n')] : []))
+    if (isUnguarded) expect([cold.length, warm.length].every((count) => count > 0)).toBe(true)
   },
 )
 

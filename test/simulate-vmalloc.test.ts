@@ -156,6 +156,6 @@ test('5 a pointer out of RAM is a wild pointer, and the end of the kernel', () =
   successor.run(() => successor.kho.restoreVmalloc({ ...value, first: 1n << 50n }))
   expect(successor.state).toBe('crashed')
   expect(linesOf(successor).at(-1)).toBe(
-    'Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b',
+    'Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000009',
   )
 })
