@@ -11,6 +11,7 @@ export default defineConfig({
       'test/validate-random.test.ts',
       'test/validate-clean.test.ts',
       'test/faults.test.ts',
+      'test/simulate-wrong.test.ts',
       'test/fixtures.test.ts',
       'test/real-images.test.ts',
       'test/testing.test.ts',
