@@ -1,33 +1,27 @@
-/** The parameters of a kernel's command line that a handover is held against. */
-import { SMP_CACHE_BYTES } from '../abi/memblock.ts'
+/** The reserve_mem parameters of the next kernel's command line, as reserve_mem() (mm/memblock.c) goes through them. */
+import { parseCommandLine, parseReserveMem, type ReserveMem } from '../abi/command-line.ts'
+import type { FormatArgument } from '../abi/console.ts'
+import { RESERVE_MEM_MAX_ENTRIES } from '../abi/memblock.ts'
 
-/** `reserve_mem=size:align:name` */
-export interface ReserveMem {
-  readonly name: string
-  readonly size: bigint
-  readonly align: bigint
+/** One parameter: the region that it asks for, and the line of its refusal where it is not looked for. */
+export interface ReserveMemRequest {
+  readonly region: ReserveMem | undefined
+  readonly refusal?: { readonly id: string; readonly values: readonly FormatArgument[] }
 }
 
-/** In the order of the command line; what the kernel calls malformed is left out. */
-export function reserveMemOf(commandLine: string): readonly ReserveMem[] {
-  return [...commandLine.matchAll(/(?:^|\s)reserve_mem=([^\s:]+):([^\s:]+):(\S+)/g)].flatMap(
-    ([, size, align, name]) => {
-      const bytes = memparse(size as string)
-      const boundary = memparse(align as string)
-      if (!bytes || boundary === undefined) return []
-      const least = boundary < SMP_CACHE_BYTES ? SMP_CACHE_BYTES : boundary
-      return [{ name: name as string, size: bytes, align: least }]
-    },
-  )
-}
-
-const UNITS = 'kmgtpe'
-
-/** memparse() (lib/cmdline.c): a number in C's notation, K to E behind it. */
-function memparse(text: string): bigint | undefined {
-  const match = /^(0[xX][0-9a-fA-F]+|[0-9]+)([kKmMgGtTpPeE])?$/.exec(text)
-  if (!match) return undefined
-  const [, digits = '', unit] = match
-  const value = BigInt(/^0[0-9]/.test(digits) ? `0o${digits.slice(1)}` : digits)
-  return unit ? value << BigInt(10 * (UNITS.indexOf(unit.toLowerCase()) + 1)) : value
+/** In the order of the command line; each region that is not refused is taken to get its memory. */
+export function reserveMemRequests(commandLine: string): readonly ReserveMemRequest[] {
+  const names = new Set<string>()
+  return parseCommandLine(commandLine).flatMap(({ name: parameter, value }): readonly ReserveMemRequest[] => {
+    if (parameter !== 'reserve_mem' || value === undefined) return []
+    const region = parseReserveMem(value)
+    const refusedAs = (id: string, ...values: readonly FormatArgument[]) => [
+      { region, refusal: { id, values } },
+    ]
+    if (names.size >= RESERVE_MEM_MAX_ENTRIES) return refusedAs('RESERVE_MEM_FULL')
+    if (!region) return refusedAs('RESERVE_MEM_MALFORMED')
+    if (names.has(region.name)) return refusedAs('RESERVE_MEM_USED', region.name)
+    names.add(region.name)
+    return [{ region }]
+  })
 }

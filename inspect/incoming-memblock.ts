@@ -3,12 +3,13 @@
  * kernel's command line (mm/memblock.c of Linux 6.17.8 and 7.3.4). Where that is not known, each region
  * is asked for as it is.
  */
+import type { ReserveMem } from '../abi/command-line.ts'
 import { ERRNO } from '../abi/errno.ts'
 import { RESERVE_MEM_MAX_ENTRIES, RESERVE_MEM_NAME_SIZE, SMP_CACHE_BYTES } from '../abi/memblock.ts'
 import { hex, type PhysAddr, phys } from '../abi/memory.ts'
 import { componentByName, formatContract, versionById } from '../abi/registry.ts'
 import type { FdtNodeType } from '../abi/schema.ts'
-import { type ReserveMem, reserveMemOf } from './command-line.ts'
+import { type ReserveMemRequest, reserveMemRequests } from './command-line.ts'
 import { type Place, within } from './faults.ts'
 import type { Incoming, Remark } from './incoming.ts'
 import {
@@ -31,7 +32,10 @@ export function readMemblock(incoming: Incoming): void {
   const version = versionById(subject.speaks('memblock') ?? '')
   if (version?.root.kind !== 'fdt-node') return
   const blob = retrieveSubtree(incoming, 'memblock')
-  if (blob === 'missing') return
+  if (blob === 'missing') {
+    eachRequest(incoming, reserveMemRequests(subject.commandLine ?? ''), () => {})
+    return
+  }
   if (blob === 'broken') {
     reportBroken(incoming)
     return
@@ -65,8 +69,23 @@ function refuseAll(
 ): void {
   incoming.report(id, place, { ...remark, log: values, affects: [COMPONENT.key] })
   const { commandLine } = incoming.subject
-  const asked = commandLine === undefined ? 1 : reserveMemOf(commandLine).length
-  for (let i = 0; i < asked; i++) incoming.regionLines.push({ kind: 'check', id, values })
+  if (commandLine === undefined) incoming.regionLines.push({ kind: 'check', id, values })
+  else
+    eachRequest(incoming, reserveMemRequests(commandLine), () => {
+      incoming.regionLines.push({ kind: 'check', id, values })
+    })
+}
+
+/** The regions that the kernel looks for; of a parameter that it refuses, its line. */
+function eachRequest(
+  { regionLines }: Incoming,
+  requests: readonly ReserveMemRequest[],
+  look: (region: ReserveMem) => void,
+): void {
+  for (const { region, refusal } of requests) {
+    if (refusal) regionLines.push({ kind: 'line', ...refusal })
+    else if (region) look(region)
+  }
 }
 
 /** A region of the image. */
@@ -108,9 +127,9 @@ class Revival {
     }
     const regions = this.#regions()
     const { commandLine } = this.#incoming.subject
-    const asked = commandLine === undefined ? undefined : reserveMemOf(commandLine)
+    const asked = commandLine === undefined ? undefined : reserveMemRequests(commandLine)
     this.#reportNames(regions, asked)
-    if (asked) for (const wanted of asked) this.#revive(wanted.name, regions, wanted)
+    if (asked) eachRequest(this.#incoming, asked, (wanted) => this.#revive(wanted.name, regions, wanted))
     else
       for (const { name } of regions.slice(0, RESERVE_MEM_MAX_ENTRIES)) this.#revive(name, regions, undefined)
     this.#reportOverlaps()
@@ -130,7 +149,9 @@ class Revival {
   }
 
   /** Names that no parameter can have, regions that none asks for, and more than there is room for. */
-  #reportNames(regions: readonly Region[], asked: readonly ReserveMem[] | undefined): void {
+  #reportNames(regions: readonly Region[], requests: readonly ReserveMemRequest[] | undefined): void {
+    const asked = requests?.flatMap(({ region }) => region ?? [])
+    const inTime = requests?.filter(({ refusal }) => refusal?.id !== 'RESERVE_MEM_FULL')
     for (const [index, { name, node, place }] of regions.entries()) {
       const where = {
         pa: phys(this.#found.base + BigInt(node)),
@@ -148,7 +169,9 @@ class Revival {
         const expected = asked.map((wanted) => wanted.name).join(', ') || 'no region'
         const message = 'the command line does not ask for this region'
         this.#incoming.report('RESERVE_MEM_NOT_ASKED', place, { ...where, message, expected })
-      } else if (index >= RESERVE_MEM_MAX_ENTRIES) {
+      } else if (
+        inTime ? !inTime.some(({ region }) => region?.name === name) : index >= RESERVE_MEM_MAX_ENTRIES
+      ) {
         const message = `the kernel has room for ${RESERVE_MEM_MAX_ENTRIES} regions`
         const expected = `at most ${RESERVE_MEM_MAX_ENTRIES} regions`
         this.#incoming.report('RESERVE_MEM_FULL', place, {

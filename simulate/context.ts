@@ -1,8 +1,8 @@
 /** What a simulated kernel is built with, as its subsystems see it. */
+import type { Parameter } from '../abi/command-line.ts'
 import type { FormatArgument } from '../abi/console.ts'
 import type { Target } from '../abi/layout.ts'
 import type { Architecture } from '../abi/machine.ts'
-import type { Parameter } from './command-line.ts'
 import type { KernelLog } from './log.ts'
 import type { SimulatedPages } from './pages.ts'
 import type { MachineRam } from './ram.ts'

@@ -5,12 +5,13 @@
  * The order of boot is that of the kernel: kho_populate(), early parameters, reserve_mem, the walk over the
  * map, then the initcalls by their levels.
  */
+import { type Parameter, parseCommandLine } from '../abi/command-line.ts'
 import type { FormatArgument } from '../abi/console.ts'
 import { invariant } from '../abi/fault.ts'
 import type { Target } from '../abi/layout.ts'
 import { type Architecture, memoryOrders } from '../abi/machine.ts'
 import { type Answer, Failure, failed } from './answer.ts'
-import { type Parameter, parseCommandLine, switchOf } from './command-line.ts'
+import { switchOf } from './command-line.ts'
 import type { KernelBase, KernelConfig } from './context.ts'
 import type { LogLine, Subsystem } from './core.ts'
 import { exitCode, isCrash, KernelOops, NullDereference } from './crash.ts'
@@ -189,7 +190,7 @@ export class Kernel implements KernelBase {
       const sizes = scratchSizes(this)
       this.kho.incoming.extendScratch()
       for (const { name, value } of this.parameters) {
-        if (name === 'reserve_mem') this.reserveMem.reserve(value)
+        if (name === 'reserve_mem' && value !== undefined) this.reserveMem.reserve(value)
       }
       this.kho.initMemory(this.#early, sizes)
       this.#openPages()

@@ -4,8 +4,9 @@
  * Source: mm/memblock.c: reserve_mem(), reserve_mem_kho_revive(), prepare_kho_fdt(),
  * reserved_mem_preserve(); 6.17.8: reserve_mem_kho_finalize().
  */
+import { parseReserveMem } from '../abi/command-line.ts'
 import { FDT_ERR } from '../abi/fdt.ts'
-import { memblockV1, RESERVE_MEM_MAX_ENTRIES, RESERVE_MEM_NAME_SIZE, reserveMemV1 } from '../abi/memblock.ts'
+import { memblockV1, RESERVE_MEM_MAX_ENTRIES, reserveMemV1 } from '../abi/memblock.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import { componentByName } from '../abi/registry.ts'
 import { u64le } from '../abi/schema.ts'
@@ -14,7 +15,6 @@ import type { FdtTree } from '../encode/handover.ts'
 import { textBytes } from '../encode/text.ts'
 import { encodeInt } from '../encode/write.ts'
 import { type Answer, Failure, failed } from './answer.ts'
-import { memparse } from './command-line.ts'
 import type { KernelBase } from './context.ts'
 import type { EarlyMemory } from './early-memory.ts'
 import type { Kho } from './kho.ts'
@@ -30,7 +30,6 @@ export interface ReservedRegion {
 }
 
 const SUBTREE = componentByName('memblock').subtree as string
-const SMP_CACHE_BYTES = 64n
 const [COMPATIBLE, START, SIZE] = Object.keys(reserveMemV1.properties) as [string, string, string]
 const word = u64le('A property of 8 bytes.')
 
@@ -55,7 +54,7 @@ export class ReserveMem {
       log.sayIfKnown('RESERVE_MEM_FULL')
       return new Failure('EBUSY')
     }
-    const request = parseRegion(text)
+    const request = parseReserveMem(text)
     if (!request) {
       log.sayIfKnown('RESERVE_MEM_MALFORMED')
       return new Failure('EINVAL')
@@ -210,17 +209,4 @@ export class ReserveMem {
     ram.write(page, built.buffer)
     return built.totalsize
   }
-}
-
-/** Size, alignment and name; undefined where the kernel calls it malformed. */
-function parseRegion(
-  text: string,
-): { readonly name: string; readonly size: bigint; readonly align: bigint } | undefined {
-  const size = memparse(text)
-  if (size.value === 0n || !size.rest.startsWith(':')) return undefined
-  const align = memparse(size.rest.slice(1))
-  if (!align.rest.startsWith(':')) return undefined
-  const name = align.rest.slice(1)
-  if (name.trim() === '' || name.length >= RESERVE_MEM_NAME_SIZE) return undefined
-  return { name, size: size.value, align: align.value < SMP_CACHE_BYTES ? SMP_CACHE_BYTES : align.value }
 }

@@ -5,12 +5,12 @@
  * Source: kernel/liveupdate/kexec_handover.c: kho_parse_scratch_size(), kho_reserve_scratch().
  */
 import { khoScratch } from '../abi/boot.ts'
+import { memparse } from '../abi/command-line.ts'
 import { layoutOf } from '../abi/layout.ts'
 import { lowMemoryEnd, machines, scratchRules } from '../abi/machine.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import { encodeStruct } from '../encode/write.ts'
 import { decodeStruct } from '../inspect/record.ts'
-import { memparse } from './command-line.ts'
 import type { KernelBase } from './context.ts'
 import type { EarlyMemory, EarlyRequest } from './early-memory.ts'
 
@@ -30,7 +30,7 @@ const DEFAULT_SIZES: ScratchSizes = { scale: 200n }
 export function scratchSizes(kernel: KernelBase): ScratchSizes {
   return kernel.parameters
     .filter(({ name }) => name === 'kho_scratch')
-    .reduce<ScratchSizes>((sizes, { value }) => parseScratchSizes(kernel, value) ?? sizes, DEFAULT_SIZES)
+    .reduce<ScratchSizes>((sizes, { value = '' }) => parseScratchSizes(kernel, value) ?? sizes, DEFAULT_SIZES)
 }
 
 function parseScratchSizes(kernel: KernelBase, text: string): ScratchSizes | undefined {

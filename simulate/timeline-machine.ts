@@ -2,6 +2,7 @@
  * The machine that a timeline drives: its kernel with the drivers that every kernel there loads, one
  * process, and what lies between two kernels.
  */
+import { parseCommandLine, parseReserveMem } from '../abi/command-line.ts'
 import { invariant } from '../abi/fault.ts'
 import { hex, type PhysAddr, type PhysicalMemory, phys } from '../abi/memory.ts'
 import { releaseFor } from '../abi/registry.ts'
@@ -13,7 +14,6 @@ import type { ScenarioStep } from '../encode/scenario-steps.ts'
 import type { Timeline } from '../encode/timeline.ts'
 import { eachStep } from '../encode/timeline-step.ts'
 import { type Answer, Failure, failed } from './answer.ts'
-import { parseCommandLine } from './command-line.ts'
 import type { LogLine, Subsystem } from './core.ts'
 import { type Handover, handoverImage } from './handover.ts'
 import { Kernel } from './kernel.ts'
@@ -277,7 +277,7 @@ export class TimelineMachine {
   #cmdline(added = ''): string {
     const { liveupdate, scratch, regions } = this.#timeline
     const names = parseCommandLine(added).map(({ name, value }) =>
-      name === 'reserve_mem' ? value.split(':').at(-1) : undefined,
+      name === 'reserve_mem' && value !== undefined ? parseReserveMem(value)?.name : undefined,
     )
     const own = regions.filter(({ name }) => !names.includes(name))
     return [

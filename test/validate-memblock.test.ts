@@ -136,4 +136,59 @@ describe('the command line', () => {
     expect(brokenRules(judged('quiet'))).toEqual(['RESERVE_MEM_NOT_ASKED'])
     expect(judged().findings).toEqual([])
   })
+
+  const OOPS = 'reserve_mem=64K:65536:oops'
+  const revived = (name: string) => `Revived memory reservation '${name}' from KHO`
+  const malformed = 'reserve_mem: empty or malformed parameter'
+
+  test.each([
+    ['a number that ends in front of its suffix', 'reserve_mem=08M:4096:trace', malformed],
+    ['no size', 'reserve_mem=:4096:trace', malformed],
+    ['a size of nothing', 'reserve_mem=0:4096:trace', malformed],
+    ['a size that is no number', 'reserve_mem=M:4096:trace', malformed],
+    ['nothing at all', 'reserve_mem=', malformed],
+    ['no name', 'reserve_mem=1M:4096:', malformed],
+    ['a name of 16 characters', 'reserve_mem=1M:4096:abcdefghijklmnop', malformed],
+    ['a name of spaces', 'reserve_mem="1M:4096:  "', malformed],
+    ['a parameter without a value', 'reserve_mem', undefined],
+    ['a parameter of init', '-- reserve_mem=1M:4096:trace', undefined],
+  ])('with %s asks for nothing', (_, parameter, line) => {
+    const verdict = judged(`${OOPS} ${parameter}`)
+    expect(verdict.outcome).toBe('loses')
+    expect(brokenRules(verdict)).toEqual(['RESERVE_MEM_NOT_ASKED'])
+    expect(verdict.console.slice(1, 3)).toEqual([
+      revived('oops'),
+      line ?? expect.not.stringContaining('reserv'),
+    ])
+  })
+
+  test.each([
+    ['no alignment', 'reserve_mem=1M::trace'],
+    ['an octal size', 'reserve_mem=04000000:010000:trace'],
+    ['a hexadecimal one', 'reserve_mem=0x400k:0x1k:trace'],
+    ['the value in quotes', 'reserve_mem="1M:4096:trace"'],
+    ['all in quotes', '"reserve_mem=1M:4096:trace"'],
+    ['a hyphen', 'reserve-mem=1M:4096:trace'],
+    ['spaces between quotes in front', 'dyndbg="file a +p" reserve_mem=1M:4096:trace'],
+  ])('may ask with %s', (_, parameter) => {
+    const { console, outcome } = judged(`${OOPS}\t${parameter} -- quiet`)
+    expect(outcome).toBe('takes-over')
+    expect(console.slice(1, 3)).toEqual([revived('oops'), revived('trace')])
+  })
+
+  test('asks for a name once', () => {
+    const { console, outcome } = judged(`${OOPS} reserve_mem=1M:4096:trace reserve_mem=1M:4096:trace`)
+    expect(outcome).toBe('takes-over')
+    expect(console[3]).toBe('reserve_mem: name "trace" was already used')
+  })
+
+  test('asks for eight regions at most', () => {
+    const others = Array.from({ length: 7 }, (_, i) => `reserve_mem=4K:4K:new${i}`)
+    const verdict = judged([...others, OOPS, 'reserve_mem=1M:4096:trace'].join(' '))
+    expect(brokenRules(verdict)).toContain('RESERVE_MEM_FULL')
+    expect(verdict.console.slice(8, 10)).toEqual([
+      revived('oops'),
+      'reserve_mem: no more room for reserved memory',
+    ])
+  })
 })
