@@ -7,6 +7,7 @@ import { memoryOrders } from '../abi/machine.ts'
 import { hex, type PhysRange } from '../abi/memory.ts'
 import { components } from '../abi/registry.ts'
 import type { ClaimGroup } from './claim.ts'
+import type { SharedFrame } from './claim-list.ts'
 import { isWithin } from './fault-pool.ts'
 import type { UnitRun } from './map.ts'
 import { note, type Rule, silent, type Violation } from './rule.ts'
@@ -177,20 +178,16 @@ export const unitRules: readonly Rule[] = [
     source: 'kho_restore_page()',
     stage: 'retrieve',
     check: function* (subject) {
-      for (const { pfn, one, other } of subject.claimed.shared()) {
+      for (const { pfn, one, other, more } of sharedByOwners(subject)) {
         yield {
           path: other.path,
           pa: subject.address(pfn),
           length: subject.target.pageSize,
           via: other.via,
-          message: `the page at ${hex(subject.address(pfn))} is ${other.what} of ${other.path} and ${one.what} of ${one.path}`,
+          message: `the page at ${hex(subject.address(pfn))} is ${other.what} of ${other.path} and ${one.what} of ${one.path}${more > 0 ? `, and so are ${more} more` : ''}`,
           expected: 'memory of its own',
           found: `${one.path} refers to it, too`,
-          ...([one, other].some(({ restore }) => restore === 'read') &&
-            !isFreedUnread(one, other) && {
-              outcome: 'takes-over',
-              severity: 'warning',
-            }),
+          ...(isOnlyLookedAt(one, other) && { outcome: 'takes-over', severity: 'warning' }),
           affects: [one.path],
           step: other.step ?? 0,
         }
@@ -257,6 +254,37 @@ const INT_BITS = 31
 /** Whether the blob is a test module's, which reads it once and notices what is wrong. */
 function isTestOnly(path: string): boolean {
   return components.some(({ testOnly, subtree }) => testOnly && isWithin(path, `subtrees[${subtree}]`))
+}
+
+/** Pages that two owners share: the first, and how many more. */
+interface SharedPages extends SharedFrame {
+  more: number
+}
+
+/** Each two owners once, however many pages they share. */
+function sharedByOwners({ claimed }: Subject): Iterable<SharedPages> {
+  const pairs = new Map<ClaimGroup, Map<ClaimGroup, SharedPages>>()
+  const found: SharedPages[] = []
+  for (const frame of claimed.shared()) {
+    const others = pairs.get(frame.one) ?? new Map<ClaimGroup, SharedPages>()
+    pairs.set(frame.one, others)
+    const known = others.get(frame.other)
+    if (known) {
+      known.more += 1
+      continue
+    }
+    const shared = { ...frame, more: 0 }
+    others.set(frame.other, shared)
+    found.push(shared)
+  }
+  return found
+}
+
+/** Whether nobody takes the page, so that both find in it what the old kernel left. */
+function isOnlyLookedAt(...claims: readonly ClaimGroup[]): boolean {
+  const isUsed = ({ restore, rule }: ClaimGroup): boolean =>
+    restore !== 'read' || rule === 'RESERVE_MEM_PRESERVED'
+  return !claims.some(isUsed) && !isFreedUnread(...claims)
 }
 
 /** Whether a test module frees, once it has seen it, what is read as FLBs only when a file needs them. */

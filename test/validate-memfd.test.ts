@@ -169,3 +169,32 @@ test('the address of a folio that cannot be restored is on the console', () => {
   expect(console.at(-1)).toBe('memfd_luo: Unable to restore folio at physical address: 40001000')
   expect(numberAt(recordOf(newest.handover, 0), 'nr_folios')).toBe(3n)
 })
+
+describe('a page of a file that something else only reads', () => {
+  const pages: readonly (readonly [what: string, pa: bigint])[] = [
+    ['the root FDT', newest.fdt],
+    ['the FDT of the regions', child(newest.handover.tree, 'memblock')?.pa as bigint],
+    ['the FLBs', child(child(newest.handover.tree, 'luo'), 'flbs')?.pa as bigint],
+    ['the metadata', child(newest.handover.tree, 'kexec_metadata')?.pa as bigint],
+  ]
+  test.each(pages)('%s', (_what, pa) => {
+    const verdict = judgeChanged(newest, folio(0, 0, (pa / 4096n) | GOOD))
+    expect(brokenRules(verdict)).toEqual(['KHO_CLAIMED_TWICE'])
+    expect(verdict.outcome).toBe('corrupts')
+  })
+
+  test('a region on the folios of a file is one finding for each two owners', () => {
+    const sessions = itemsAt(child(newest.handover.tree, 'luo'), 'sessions')
+    const file = itemsAt(sessions[1], 'files')[1]
+    const folios = (child(child(file, 'memfd'), 'folios') as RecordNode).bulk as VmallocArray
+    const start = BigInt(folios.valueAt(0)?.pfn as number) * 4096n
+    const aligned = (start + 0xffffn) & ~0xffffn
+    const { findings, outcome } = judgeChanged(newest, field('memblock.reserve_mem[*].start', aligned, 1))
+    const pairs = findings.filter(({ rule }) => rule === 'KHO_CLAIMED_TWICE')
+    expect(pairs.map(({ path, affects }) => [path, ...affects])).toEqual([
+      ['luo.sessions[database].files[0x7].memfd.folios', 'memblock.reserve_mem[oops]'],
+      ['luo.sessions[vm-alpha].files[0xdeadbeefcafef00d].memfd.folios', 'memblock.reserve_mem[oops]'],
+    ])
+    expect(outcome).toBe('corrupts')
+  })
+})
