@@ -2,7 +2,6 @@
  * `kho-inspect fixtures`: a documented set of images for a release, one per concept, with a manifest and
  * a README. All files appear together at the end, or none.
  */
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Argv } from 'yargs'
 import type { PageSize } from '../abi/layout.ts'
@@ -21,7 +20,7 @@ import {
 } from '../testing/fixtures.ts'
 import { defineCommand, UsageError } from './command.ts'
 import { complain, pageSizeOption } from './image-arguments.ts'
-import { OutputFiles, type OutputProblem } from './output-file.ts'
+import { makeFolder, OutputFiles, type OutputProblem } from './output-file.ts'
 import { ExitCode, type Terminal } from './terminal.ts'
 
 /** Changes when a key of the manifest changes. */
@@ -55,8 +54,7 @@ export const command = defineCommand({
     const machine = machineOf(args)
     const files = new OutputFiles()
     try {
-      mkdirSync(args.dir, { recursive: true })
-      const set = await writeSet(args, machine, files, terminal)
+      const set = makeFolder(args.dir) ?? (await writeSet(args, machine, files, terminal))
       const failed = 'problem' in set ? set : files.commit()
       terminal.progress(undefined)
       if (failed) {
@@ -68,7 +66,7 @@ export const command = defineCommand({
       terminal.out(`${args.dir}: ${made.length} images of ${machine.release}${missing}\n`)
       return ExitCode.OK
     } catch (error) {
-      if (!(error instanceof FixtureError) && !isSystemError(error)) throw error
+      if (!(error instanceof FixtureError)) throw error
       complain(terminal, `${args.dir}: ${error.message}`)
       return ExitCode.UNREADABLE
     } finally {
@@ -76,10 +74,6 @@ export const command = defineCommand({
     }
   },
 })
-
-function isSystemError(error: unknown): error is Error {
-  return error instanceof Error && 'code' in error
-}
 
 function machineOf({ release, arch, pageSize }: FixturesArguments): Required<FixtureMachine> {
   const known = releaseFor(release)

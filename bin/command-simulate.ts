@@ -2,7 +2,6 @@
  * `kho-inspect simulate`: runs the steps of a scenario on a simulated machine, shows what happens, writes
  * the image at every kexec, and says which step did not go as expected.
  */
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Argv } from 'yargs'
 import { formatPath } from '../abi/fault.ts'
@@ -21,7 +20,7 @@ import type { StepEvent, TimelineResult } from '../simulate/timeline-event.ts'
 import type { TimelineHandover } from '../simulate/timeline-machine.ts'
 import { defineCommand } from './command.ts'
 import { complain, pageSizeOption } from './image-arguments.ts'
-import { OutputFiles, type OutputProblem } from './output-file.ts'
+import { makeFolder, OutputFiles, type OutputProblem } from './output-file.ts'
 import { readerBeside, readText, refuse } from './scenario-file.ts'
 import { ExitCode, type Terminal } from './terminal.ts'
 import { type TimelineImage, timelineToJson } from './timeline-json.ts'
@@ -161,12 +160,8 @@ class ImageWriter {
   }
 
   #writeFile(path: string, handover: TimelineHandover): OutputProblem | undefined {
-    try {
-      mkdirSync(this.#folder, { recursive: true })
-    } catch (error) {
-      const code = error instanceof Error && 'code' in error ? String(error.code) : String(error)
-      return { problem: `${this.#folder} cannot be made: ${code}` }
-    }
+    const problem = makeFolder(this.#folder)
+    if (problem) return problem
     const file = imageFile(this.#format, handover.memory, handover)
     if ('problem' in file) return { problem: `${path}: ${file.problem}` }
     const files = new OutputFiles()

@@ -5,6 +5,7 @@
 import {
   closeSync,
   ftruncateSync,
+  mkdirSync,
   openSync,
   realpathSync,
   renameSync,
@@ -12,6 +13,7 @@ import {
   statSync,
   writeSync,
 } from 'node:fs'
+import { dirname } from 'node:path'
 import { type ImageFile, sequential } from '../encode/image-pieces.ts'
 
 /** What kept a file from being written: one line. */
@@ -70,6 +72,24 @@ export class OutputFiles {
   /** Removes what was written so far. */
   discard(): void {
     for (const { temporary } of this.#pending.splice(0)) rmSync(temporary, { force: true })
+  }
+}
+
+/**
+ * Makes a folder and those above it. mkdir's own `recursive` never comes back from a file system that
+ * answers ENOENT below a folder that is there, as /proc does.
+ */
+export function makeFolder(path: string): OutputProblem | undefined {
+  const missing: string[] = []
+  try {
+    for (let folder = path; !statSync(folder, { throwIfNoEntry: false }); folder = dirname(folder)) {
+      missing.push(folder)
+    }
+    for (const folder of missing.reverse()) mkdirSync(folder)
+    if (statSync(path).isDirectory()) return undefined
+    return { problem: `${path} cannot be made: EEXIST` }
+  } catch (error) {
+    return { problem: `${path} cannot be made: ${systemCode(error)}` }
   }
 }
 

@@ -312,6 +312,15 @@ describe('fixtures', () => {
     expect(existsSync(path)).toBe(false)
   })
 
+  test.each([
+    ['/proc/kho-fixtures', 'ENOENT'],
+    ['package.json', 'EEXIST'],
+  ])('a folder %s that cannot be made is told as %s', (path, code) => {
+    const { status, stderr } = kho(['fixtures', path, '--release', '6.17'])
+    expect(status).toBe(3)
+    expect(stderr).toBe(`kho-inspect: ${path} cannot be made: ${code}\n`)
+  })
+
   test('nothing is left of a set that cannot be written', () => {
     const path = join(directory, 'blocked')
     mkdirSync(join(path, 'manifest.json'), { recursive: true })

@@ -204,6 +204,13 @@ describe('images', () => {
     expect(status).toBe(3)
     expect(stderr).toMatch(/folder cannot be made: ENOTDIR\n/)
   })
+
+  test('into a file system that makes no folders make exit code 3, at once', () => {
+    const folder = '/proc/kho-images/new'
+    const { status, stderr } = kho(['simulate', `${TIMELINES}/frozen-memfd.yaml`, '--save-images', folder])
+    expect(status).toBe(3)
+    expect(stderr).toBe(`kho-inspect: ${folder} cannot be made: ENOENT\n`)
+  })
 })
 
 describe('JSON', () => {
