@@ -13,10 +13,17 @@ import { memblockV1, RESERVE_MEM_MAX_ENTRIES, RESERVE_MEM_NAME_SIZE } from './me
 import { edgeOf, partsOf } from './parts.ts'
 import type { ArrayEdge, ChunksEdge, Edge, FdtNodeType, StructType } from './schema.ts'
 
+/**
+ * How much a kernel takes, which may grow without harm to who reads more; or part of how things are
+ * written, which must be the same on both sides.
+ */
+export type LimitKind = 'maximum' | 'encoding'
+
 export interface Limit {
   /** The kernel's constant, or a phrase where it has none. */
   readonly name: string
   readonly value: number
+  readonly is: LimitKind
   readonly doc: string
   /** Key of the part that implies it. */
   readonly part: string
@@ -41,10 +48,11 @@ type EdgeLimit = Omit<Limit, 'part'>
 
 const TEXT_DOC = 'Bytes of the text, its NUL counted.'
 const REGION_LIMITS: readonly EdgeLimit[] = [
-  { name: 'RESERVE_MEM_MAX_ENTRIES', value: RESERVE_MEM_MAX_ENTRIES, doc: 'Regions.' },
+  { name: 'RESERVE_MEM_MAX_ENTRIES', value: RESERVE_MEM_MAX_ENTRIES, is: 'maximum', doc: 'Regions.' },
   {
     name: 'RESERVE_MEM_NAME_SIZE',
     value: RESERVE_MEM_NAME_SIZE,
+    is: 'maximum',
     doc: "Bytes of a region's name, its NUL counted.",
   },
 ]
@@ -53,13 +61,14 @@ const REGION_LIMITS: readonly EdgeLimit[] = [
 export function limitsOf(root: StructType | FdtNodeType, target: Target): readonly Limit[] {
   const limits = new Map<string, Limit>()
   for (const { key, type } of partsOf(root)) {
-    const add = ({ name, value, doc }: EdgeLimit): void => {
-      if (!limits.has(name)) limits.set(name, { name, value, doc, part: key })
+    const add = (limit: EdgeLimit): void => {
+      if (!limits.has(limit.name)) limits.set(limit.name, { ...limit, part: key })
     }
     const members = Object.entries(type.kind === 'struct' ? type.fields : type.properties)
     for (const [name, member] of members) {
       const known = type.kind === 'struct' && TEXT_LIMITS[`${type.name}.${name}`]
-      if (known && member.kind === 'text') add({ name: known, value: member.bytes, doc: TEXT_DOC })
+      if (known && member.kind === 'text')
+        add({ name: known, value: member.bytes, is: 'encoding', doc: TEXT_DOC })
       const edge = edgeOf(member)
       if (edge) edgeLimits(edge, target).forEach(add)
     }
@@ -80,11 +89,12 @@ function edgeLimits(edge: Edge, target: Target): readonly EdgeLimit[] {
       return arrayLimits(edge, target)
     case 'blocks':
       return [
-        { name: 'KHO_BLOCK_SIZE', value: target.pageSize, doc: 'Bytes of a block.' },
-        { name: 'KHO_MAX_BLOCKS', value: edge.maxBlocks, doc: 'Blocks of a chain.' },
+        { name: 'KHO_BLOCK_SIZE', value: target.pageSize, is: 'encoding', doc: 'Bytes of a block.' },
+        { name: 'KHO_MAX_BLOCKS', value: edge.maxBlocks, is: 'maximum', doc: 'Blocks of a chain.' },
         {
           name: `${edge.element.name} per block`,
           value: blockCapacity(edge, target),
+          is: 'maximum',
           doc: 'Entries of a block.',
         },
       ]
@@ -93,20 +103,22 @@ function edgeLimits(edge: Edge, target: Target): readonly EdgeLimit[] {
         {
           name: 'KHO_VMALLOC_SIZE',
           value: vmallocChunkCapacity(edge.chunk, target),
+          is: 'encoding',
           doc: 'Addresses of a chunk.',
         },
       ]
     case 'chunks':
       return chunkLimits(edge, target)
     case 'radix': {
-      const shape = radixShape(edge, target)
-      return [
-        { name: 'KHO_ORDER_0_LOG2', value: shape.order0Log2, doc: 'Position of the marker bit of order 0.' },
-        { name: 'KHO_RADIX_KEY_WIDTH', value: shape.order0Log2 + 1, doc: 'Bits of a key.' },
-        { name: 'KHO_TABLE_SIZE_LOG2', value: shape.tableLog2, doc: 'Entries of a node, as a power of two.' },
-        { name: 'KHO_BITMAP_SIZE_LOG2', value: shape.leafLog2, doc: 'Bits of a leaf, as a power of two.' },
-        { name: 'KHO_TREE_MAX_DEPTH', value: shape.depth, doc: 'Levels of the tree, the leaf counted.' },
+      const { order0Log2, tableLog2, leafLog2, depth } = radixShape(edge, target)
+      const radix: readonly (readonly [name: string, value: number, doc: string])[] = [
+        ['KHO_ORDER_0_LOG2', order0Log2, 'Position of the marker bit of order 0.'],
+        ['KHO_RADIX_KEY_WIDTH', order0Log2 + 1, 'Bits of a key.'],
+        ['KHO_TABLE_SIZE_LOG2', tableLog2, 'Entries of a node, as a power of two.'],
+        ['KHO_BITMAP_SIZE_LOG2', leafLog2, 'Bits of a leaf, as a power of two.'],
+        ['KHO_TREE_MAX_DEPTH', depth, 'Levels of the tree, the leaf counted.'],
       ]
+      return radix.map(([name, value, doc]) => ({ name, value, is: 'encoding', doc }))
     }
     default:
       return []
@@ -117,8 +129,8 @@ function arrayLimits(edge: ArrayEdge, target: Target): readonly EdgeLimit[] {
   const names = ARRAY_LIMITS[edge.element.name]
   if (!names) return []
   return [
-    { name: names[0], value: arrayCapacity(edge, target), doc: 'Elements of the array.' },
-    { name: names[1], value: 2 ** edge.order, doc: 'Pages of the array.' },
+    { name: names[0], value: arrayCapacity(edge, target), is: 'maximum', doc: 'Elements of the array.' },
+    { name: names[1], value: 2 ** edge.order, is: 'maximum', doc: 'Pages of the array.' },
   ]
 }
 
@@ -127,7 +139,7 @@ function chunkLimits(edge: ChunksEdge, target: Target): readonly EdgeLimit[] {
   const entries = layoutOf(edge.chunk, target).fields.find(({ type }) => type.kind === 'array')
   const capacity = entries?.type.kind === 'array' ? countOf(entries.type, target, entries.offset) : 0
   return [
-    { name: 'KHOSER_BITMAP_SIZE', value: capacity, doc: 'Bitmaps of a chunk.' },
-    { name: 'PRESERVE_BITS', value: bits, doc: 'Units that a bitmap describes.' },
+    { name: 'KHOSER_BITMAP_SIZE', value: capacity, is: 'encoding', doc: 'Bitmaps of a chunk.' },
+    { name: 'PRESERVE_BITS', value: bits, is: 'encoding', doc: 'Units that a bitmap describes.' },
   ]
 }

@@ -391,22 +391,28 @@ function constant(value: number | undefined): string {
   return value === undefined ? 'any value' : `0x${value.toString(16)}`
 }
 
-/** A reader with the smaller limit may meet more than it takes. */
+/** A reader with the smaller maximum may meet more than it takes; what places bits must be the same. */
 function diffLimits(before: VersionDescription, after: VersionDescription): readonly Change[] {
   const names = new Set([...Object.keys(before.limits), ...Object.keys(after.limits)])
   return [...names].flatMap((name): readonly Change[] => {
-    const [was, is] = [before.limits[name]?.value, after.limits[name]?.value]
+    const [older, newer] = [before.limits[name], after.limits[name]]
+    const [was, is] = [older?.value, newer?.value]
     const pageSizes = differing(was, is)
     if (pageSizes.length === 0) return []
-    const limit = { class: 'limit', where: name, aspect: 'limit', pageSizes } as const
+    const guards = after.parts[newer?.part ?? '']?.guards ?? []
+    const limit = { class: 'limit', where: name, aspect: 'limit', guards, pageSizes } as const
     if (was === undefined) return [change({ ...limit, kind: 'added', after: formatPerPage(is as PerPage) })]
     if (is === undefined) return [change({ ...limit, kind: 'removed', before: formatPerPage(was) })]
     const texts = { before: formatPerPage(was), after: formatPerPage(is) }
-    const smaller = pageSizes.some((size) => forPage(is, size) < forPage(was, size))
-    const larger = pageSizes.some((size) => forPage(is, size) > forPage(was, size))
-    const impact: Both<Impact> = [smaller ? 'review' : 'none', larger ? 'review' : 'none']
-    return [change({ ...limit, kind: 'changed', ...texts }, impact)]
+    const isMaximum = (newer?.is ?? older?.is) === 'maximum'
+    return [change({ ...limit, kind: 'changed', ...texts }, isMaximum ? growth(was, is) : 'misread')]
   })
+}
+
+function growth(was: PerPage, is: PerPage): Both<Impact> {
+  const smaller = PAGE_SIZES.some((size) => forPage(is, size) < forPage(was, size))
+  const larger = PAGE_SIZES.some((size) => forPage(is, size) > forPage(was, size))
+  return [smaller ? 'review' : 'none', larger ? 'review' : 'none']
 }
 
 /** Page sizes at which two values differ; a value that one side lacks differs everywhere. */

@@ -7,7 +7,7 @@
  */
 import type { PageSize } from '../abi/layout.ts'
 import { countOf, layoutOf, PAGE_SIZES, sizeOf } from '../abi/layout.ts'
-import { limitsOf } from '../abi/limits.ts'
+import { type LimitKind, limitsOf } from '../abi/limits.ts'
 import { childrenOf, edgeOf, partsOf } from '../abi/parts.ts'
 import type { Component, ComponentVersion, Contract, ContractPlace, Release } from '../abi/registry.ts'
 import { components, releases, releasesWith } from '../abi/registry.ts'
@@ -56,6 +56,8 @@ export interface VersionDescription {
 
 export interface LimitDescription {
   readonly value: PerPage
+  /** Documents that were stored before limits said so have none. */
+  readonly is?: LimitKind
   readonly doc: string
   /** Key of the part that implies it. */
   readonly part: string
@@ -154,9 +156,9 @@ export function describeVersion(component: Component, version: ComponentVersion)
 
 function describeLimits(root: StructType | FdtNodeType): Record<string, LimitDescription> {
   const limits: Record<string, LimitDescription> = {}
-  for (const { name, doc, part } of limitsOf(root, { pageSize: PAGE_SIZES[0] as PageSize })) {
+  for (const { name, is, doc, part } of limitsOf(root, { pageSize: PAGE_SIZES[0] as PageSize })) {
     const value = perPage((target) => limitsOf(root, target).find((limit) => limit.name === name)?.value ?? 0)
-    limits[name] = { value, doc, part }
+    limits[name] = { value, is, doc, part }
   }
   return limits
 }

@@ -74,7 +74,12 @@ const version: Shape = {
     releases: texts,
     root: 'string',
     parts: { record: part },
-    limits: { record: { object: { value: perPage, doc: 'string', part: 'string' } } },
+    limits: {
+      record: {
+        object: { value: perPage, doc: 'string', part: 'string' },
+        optional: { is: { oneOf: ['maximum', 'encoding'] } },
+      },
+    },
   },
   optional: { unreleased: 'string' },
 }

@@ -5,10 +5,16 @@ import { describe, expect, test } from 'vitest'
 import { PAGE_SIZES } from '../abi/layout.ts'
 import { compareDocuments, compareReleases, compareVersions } from '../inspect/abi-compare.ts'
 import { comparisonMarkdown, renderComparison } from '../inspect/abi-diff-text.ts'
-import { describeAbi, stableJson, type VersionDescription } from '../inspect/abi-document.ts'
+import {
+  describeAbi,
+  type LimitDescription,
+  stableJson,
+  type VersionDescription,
+} from '../inspect/abi-document.ts'
 import { releaseNamed, versionsNamed } from '../inspect/abi-names.ts'
 import { isStoredProblem, parseStored } from '../inspect/abi-stored.ts'
 import { noPaint } from '../inspect/paint.ts'
+import { forPage, type PerPage } from '../inspect/per-page.ts'
 import { ROOT } from './support/images.ts'
 
 const document = describeAbi()
@@ -408,6 +414,27 @@ describe('stored documents', () => {
     const { forward, components } = compareDocuments(old, document, 'abi.json')
     expect(forward.verdict).toBe('silent')
     expect(components.map(({ before }) => before)).toEqual(['memfd-v2'])
+  })
+
+  test.each([
+    'KHO_ORDER_0_LOG2',
+    'KHO_RADIX_KEY_WIDTH',
+    'KHO_TABLE_SIZE_LOG2',
+    'KHO_BITMAP_SIZE_LOG2',
+    'KHO_TREE_MAX_DEPTH',
+  ])('%s places bits, so that any other value is a silent break', (name) => {
+    for (const difference of [1, -1]) {
+      const old = stored()
+      const today = version('kho-v4')
+      const { is, value, ...limit } = today.limits[name] as LimitDescription
+      expect(is).toBe('encoding')
+      const sizes = PAGE_SIZES.map((size) => [size, forPage(value, size) + difference])
+      const limits = { ...today.limits, [name]: { ...limit, value: Object.fromEntries(sizes) as PerPage } }
+      old.versions['kho-v4'] = { ...today, limits }
+      const { forward, backward } = compareDocuments(old, document, 'abi.json')
+      expect([forward.verdict, forward.outcome]).toEqual(['silent', 'corrupts'])
+      expect([backward.verdict, backward.outcome]).toEqual(['silent', 'corrupts'])
+    }
   })
 
   test('any document of the right shape can be compared and shown', () => {
