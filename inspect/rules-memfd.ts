@@ -62,8 +62,8 @@ const TAKEN: readonly (readonly [
   ],
   [
     'MEMFD_SEAL_EXEC',
-    'takes-over',
-    'note',
+    'loses',
+    'warning',
     'memfd_add_seals()',
     'Mode bits are not kept, and F_SEAL_EXEC on a file that may be executed brings the seals against writing with it.',
   ],

@@ -147,11 +147,11 @@ describe.each([
   })
 })
 
-test('known seals are taken over, with a word about what F_SEAL_EXEC brings with it', () => {
+test('known seals are taken over, and F_SEAL_EXEC brings others with it', () => {
   expect(judgeChanged(newest, field(at('seals'), 0x3f)).findings).toEqual([])
   const { findings, outcome } = judgeChanged(newest, field(at('seals'), 0x20))
-  expect(findings.map(({ rule, severity }) => [rule, severity])).toEqual([['MEMFD_SEAL_EXEC', 'note']])
-  expect(outcome).toBe('takes-over')
+  expect(findings.map(({ rule, severity }) => [rule, severity])).toEqual([['MEMFD_SEAL_EXEC', 'warning']])
+  expect(outcome).toBe('loses')
 })
 
 test('a folio that is larger than its place in the file is put elsewhere', () => {

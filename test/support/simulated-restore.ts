@@ -1,7 +1,7 @@
 /** What a simulated kernel gives back of an image, held against what the image itself says. */
 import { consoleLine, formatMessage, messagePrefix } from '../../abi/console.ts'
 import { LIVEUPDATE_TEST_FLBS } from '../../abi/liveupdate-test.ts'
-import { memfdSeals, SEALS_WITH_EXEC } from '../../abi/memfd.ts'
+import { memfdSeals } from '../../abi/memfd.ts'
 import type { PhysicalMemory } from '../../abi/memory.ts'
 import { phys } from '../../abi/memory.ts'
 import type { Handover } from '../../inspect/decode.ts'
@@ -121,12 +121,10 @@ function undamagedRecord({ handover }: Base, session: Node, file: Node): Node | 
   )
 }
 
-/** The seals that a file has by its record (up to memfd-v1 those of one made without sealing); more come with F_SEAL_EXEC, as the note MEMFD_SEAL_EXEC tells. */
+/** The seals that a file has by its record, up to memfd-v1 those of one made without sealing. */
 function sealsOf(record: Node | undefined): number {
   const told = numberAt(record, 'seals')
-  if (told === undefined) return memfdSeals.SEAL
-  const seals = Number(told)
-  return (seals & memfdSeals.EXEC) !== 0 ? seals | SEALS_WITH_EXEC : seals
+  return told === undefined ? memfdSeals.SEAL : Number(told)
 }
 
 /** A name as it is stored, up to its NUL: it may be no text at all. */
