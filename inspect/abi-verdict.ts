@@ -133,10 +133,19 @@ function factor(larger: number, smaller: number): string {
 }
 
 function describeBreak(change: Change, direction: Direction): string {
-  const { where, aspect } = change
-  if (change[direction] === 'missing') return `${aspect} ${where} is demanded and not there`
+  const { where, aspect, kind } = change
+  if (change[direction] === 'missing') {
+    const what = kind === 'renamed' ? 'property' : aspect
+    return `${what} ${demandedAt(change, direction)} is demanded and not there`
+  }
   const [left, expected] = orient([change.before, change.after], direction)
   return `${where} (${aspect}) was left as ${left ?? 'none'}, and is read as ${expected ?? 'none'}`
+}
+
+/** Where a reader looks: for what was renamed, the place by the name that it knows. */
+function demandedAt({ kind, where, part, before, after }: Change, direction: Direction): string {
+  const [, expected] = orient([before, after], direction)
+  return kind === 'renamed' ? `${part}:${expected}` : where
 }
 
 /** How much too much or too little a reader takes of a struct that has another size. */
@@ -159,7 +168,8 @@ function proportion(
 /** The check that stops a reader at a silent change: for presence, or for a length that it compares. */
 function noticing(change: Change, reading: Reading, pageSize: PageSize): Check | undefined {
   const impact: Impact = change[reading.direction]
-  const at = findCheck(reading, 'present', (place) => place === change.where)
+  const demanded = demandedAt(change, reading.direction)
+  const at = findCheck(reading, 'present', (place) => place === demanded)
   if (impact === 'missing') return at
   const [left, expected] = orient(change.lengths ?? [undefined, undefined], reading.direction)
   const compared =

@@ -437,6 +437,23 @@ describe('stored documents', () => {
     }
   })
 
+  test('a property that has another name is demanded by the name that the reader knows', () => {
+    const old = stored()
+    const text = JSON.stringify(version('kho-v4')).replaceAll('"preserved-memory-map"', '"mem-map"')
+    old.versions['kho-v4'] = JSON.parse(text)
+    const { forward, backward } = compareDocuments(old, document, 'abi.json')
+    expect([forward.verdict, forward.outcome, forward.check?.id, forward.check?.by]).toEqual([
+      'silent',
+      'no-handover',
+      'KHO_MAP_PROPERTY',
+      'kho_populate()',
+    ])
+    const demanded = (place: string) =>
+      `the layout differs and no version string says so: property ${place} is demanded and not there`
+    expect(forward.reasons).toEqual([demanded('/:preserved-memory-map')])
+    expect(backward.reasons).toEqual([demanded('/:mem-map'), 'no check notices'])
+  })
+
   test('any document of the right shape can be compared and shown', () => {
     const tokens = [...text.matchAll(/"(?:[^"\\]|\\.)*"(?=[,\n])|-?\d+(?=[,\n])|true(?=[,\n])/g)]
     const other = fc.constantFrom(
