@@ -45,7 +45,26 @@ export function judge(
   reading: Reading,
   pageSizes: readonly PageSize[] = PAGE_SIZES,
 ): Verdict {
-  return worstOf(pageSizes.map((pageSize) => judgeAt(changes, reading, pageSize)))
+  const verdict = worstOf(pageSizes.map((pageSize) => judgeAt(changes, reading, pageSize)))
+  if (verdict.verdict !== 'incompatible') return verdict
+  return { ...verdict, reasons: [...verdict.reasons, ...alike(changes, reading.direction, pageSizes)] }
+}
+
+/** What a refusal costs: for some page sizes the reader could have read the bytes that it refuses. */
+function alike(
+  changes: readonly Change[],
+  direction: Direction,
+  pageSizes: readonly PageSize[],
+): readonly string[] {
+  const differs = changes.filter((change) => {
+    return change[direction] === 'misread' || (change.class === 'layout' && change[direction] !== 'none')
+  })
+  const same = pageSizes.filter((size) => !differs.some((change) => change.pageSizes.includes(size)))
+  if (same.length === 0) return []
+  if (same.length === pageSizes.length)
+    return ['the bytes themselves are laid out alike; the version alone refuses']
+  const sizes = same.map(formatPageSize).join(' and ')
+  return [`at ${sizes} pages the bytes themselves are laid out alike; there the version alone refuses`]
 }
 
 /** Folds verdicts that differ by page size, or by component: the worst, with all its page sizes. */
@@ -69,7 +88,7 @@ function judgeAt(changes: readonly Change[], reading: Reading, pageSize: PageSiz
     ? []
     : seen.filter((change) => isSilent(change, reading.direction, refusals))
   if (silent.length > 0) return { ...judgeSilent(silent, reading, pageSize), pageSizes }
-  if (refusals.length > 0) return { ...judgeRefused(refusals, seen, reading), pageSizes }
+  if (refusals.length > 0) return { ...judgeRefused(refusals, reading), pageSizes }
   return { ...judgeAccepted(seen, reading.direction), pageSizes }
 }
 
@@ -79,26 +98,16 @@ function isSilent(change: Change, direction: Direction, refusals: readonly Chang
   return !refusals.some(({ part }) => part !== undefined && change.guards.includes(part))
 }
 
-function judgeRefused(
-  refusals: readonly Change[],
-  changes: readonly Change[],
-  reading: Reading,
-): Omit<Verdict, 'pageSizes'> {
+function judgeRefused(refusals: readonly Change[], reading: Reading): Omit<Verdict, 'pageSizes'> {
   const { part, before, after } = refusals[0] as Change
   const [left, known] = orient([before, after], reading.direction)
   const check = findCheck(reading, 'contract', (at) =>
     part === undefined ? isOwnContract(at, reading) : at === part,
   )
-  const sameBytes = changes.every(
-    (change) => change.class !== 'layout' || change[reading.direction] === 'none',
-  )
   return {
     verdict: 'incompatible',
     ...(check ? { outcome: check.outcome, check } : {}),
-    reasons: [
-      `refused by version: it knows "${known}" and finds "${left}"`,
-      ...(sameBytes ? ['the bytes themselves are laid out alike; the version alone refuses'] : []),
-    ],
+    reasons: [`refused by version: it knows "${known}" and finds "${left}"`],
   }
 }
 

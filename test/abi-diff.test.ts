@@ -242,6 +242,21 @@ describe('consecutive versions', () => {
     )
   })
 
+  test('bytes that are equal at some page sizes are said to be so for these', () => {
+    const { backward } = compare('kho-v2', 'kho-v3')
+    const [, ...sameBytes] = backward.reasons
+    expect(sameBytes).toEqual([
+      'at 4K and 64K pages the bytes themselves are laid out alike; there the version alone refuses',
+    ])
+    const at = (pageSize: (typeof PAGE_SIZES)[number]) =>
+      compareVersions(version('kho-v2'), version('kho-v3'), [pageSize]).backward.reasons[1]
+    expect(PAGE_SIZES.map(at)).toEqual([
+      'the bytes themselves are laid out alike; the version alone refuses',
+      undefined,
+      'the bytes themselves are laid out alike; the version alone refuses',
+    ])
+  })
+
   test('a version string alone can refuse equal bytes', () => {
     expect(compare('kho-v3', 'kho-v4').forward.reasons[1]).toBe(
       'the bytes themselves are laid out alike; the version alone refuses',
