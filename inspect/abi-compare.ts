@@ -225,7 +225,7 @@ function behavioursBetween(before: string, after: string): readonly Behaviour[] 
 
 /**
  * Compares a stored ABI with today's, version by version. A version that is not there any more is a
- * contract withdrawn; a new one breaks nobody.
+ * contract withdrawn; a new one is nothing that the stored ABI could take over.
  */
 export function compareDocuments(stored: AbiDocument, today: AbiDocument, name: string): Comparison {
   const ids = [...new Set([...Object.keys(stored.versions), ...Object.keys(today.versions)])].sort()
@@ -265,11 +265,18 @@ function withdrawn({ id, component }: VersionDescription): ComponentComparison {
   return { component, before: id, changes: [], forward: verdict, backward: verdict }
 }
 
+/** A kernel of the stored ABI has no reader for a version that came later. */
 function introduced({ id, component }: VersionDescription): ComponentComparison {
-  const verdict: Verdict = {
-    verdict: 'compatible',
-    pageSizes: PAGE_SIZES,
-    reasons: [`${id} is new`],
+  const reasons = [`${id} is new`]
+  return {
+    component,
+    after: id,
+    changes: [],
+    forward: { verdict: 'compatible', pageSizes: PAGE_SIZES, reasons },
+    backward: {
+      verdict: 'incompatible',
+      pageSizes: PAGE_SIZES,
+      reasons: [...reasons, `the stored ABI has no reader for ${id}`],
+    },
   }
-  return { component, after: id, changes: [], forward: verdict, backward: verdict }
 }

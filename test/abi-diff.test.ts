@@ -525,6 +525,17 @@ describe('stored documents', () => {
     ])
   })
 
+  test('a version that is new cannot be taken over by who does not know it', () => {
+    const old = stored()
+    delete old.versions['luo-v5']
+    const { forward, backward } = compareDocuments(old, document, 'abi.json')
+    expect([forward.verdict, forward.reasons]).toEqual(['compatible', ['luo-v5 is new']])
+    expect([backward.verdict, backward.reasons]).toEqual([
+      'incompatible',
+      ['luo-v5 is new', 'the stored ABI has no reader for luo-v5'],
+    ])
+  })
+
   test.each([
     ['', 'is no JSON'],
     ['[]', 'is no ABI document: the document: expected an object, found []'],
