@@ -6,6 +6,7 @@
  */
 import { type Answer, Failure, failed } from './answer.ts'
 import type { Luo } from './luo.ts'
+import type { LuoSession } from './luo-session.ts'
 import type { Userspace } from './userspace.ts'
 
 /**
@@ -24,6 +25,8 @@ export class Orchestrator {
   readonly #process: Userspace
   /** Descriptors of the sessions that prepare() created. */
   #sessions: number[] = []
+  /** Of those that finish() retrieved and could not finish yet. */
+  readonly #unfinished = new Map<LuoSession, number>()
 
   constructor(luo: Luo, process: Userspace) {
     this.#luo = luo
@@ -56,7 +59,10 @@ export class Orchestrator {
     return this.#luo.sessions.outgoing.size > 0 ? new Failure('EBUSY') : undefined
   }
 
-  /** updated → normal: every session of the previous kernel is finished and closed. */
+  /**
+   * updated → normal: every session of the previous kernel is finished and closed. One that a file holds
+   * back stays open, for the next attempt.
+   */
   finish(): Answer {
     if (this.state !== 'updated') return new Failure('EINVAL')
     return this.#withDevice((device) => this.#finishAll(device))
@@ -75,11 +81,13 @@ export class Orchestrator {
   }
 
   #finishAll(device: number): Answer {
-    for (const { name } of [...this.#luo.sessions.incoming.values()]) {
-      const session = this.#process.retrieveSession(device, name)
+    for (const incoming of [...this.#luo.sessions.incoming.values()]) {
+      const session = this.#unfinished.get(incoming) ?? this.#process.retrieveSession(device, incoming.name)
       if (failed(session)) return session
+      this.#unfinished.set(incoming, session)
       const answer = this.#process.finish(session)
       if (failed(answer)) return answer
+      this.#unfinished.delete(incoming)
       this.#process.close(session)
     }
   }

@@ -90,4 +90,19 @@ describe.each(LUO_RELEASES)('%s', (release) => {
     expect(errno(orchestrator.finish())).toBe('EBUSY')
     expect(orchestrator.state).toBe('updated')
   })
+
+  test('finish refused by a file until it is ready: the next attempt finishes all', () => {
+    const old = withFiles(release)
+    old.attempt('prepare')
+    const refused = [2n]
+    const next = kexecLive(old, { handlers: [recordingHandler([], { refusesToFinish: refused })] })
+    const open = next.user.files.size
+    const orchestrator = orchestrated(next)
+    expect(errno(orchestrator.finish())).toBe('EBUSY')
+    expect(errno(orchestrator.finish())).toBe('EBUSY')
+    refused.pop()
+    expect(errno(orchestrator.finish())).toBeUndefined()
+    expect(orchestrator.state).toBe('normal')
+    expect(next.user.files.size).toBe(open)
+  })
 })
