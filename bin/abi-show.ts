@@ -137,10 +137,11 @@ export function diffAbi(args: AbiArguments, terminal: Terminal): number {
   return diffExitCode(comparison)
 }
 
-/** By the direction asked for: whether the second takes over from the first. */
+/** By the direction asked for: whether the second takes over from the first. What nobody judged yet is no yes. */
 function diffExitCode({ forward }: Comparison): number {
   if (forward.verdict === 'silent') return ExitCode.SILENT_BREAK
-  return forward.verdict === 'incompatible' ? ExitCode.FINDINGS : ExitCode.OK
+  const open = forward.verdict === 'incompatible' || forward.verdict === 'review'
+  return open ? ExitCode.FINDINGS : ExitCode.OK
 }
 
 function compareNamed({ names, pageSize }: AbiArguments, terminal: Terminal): Comparison {

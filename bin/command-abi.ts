@@ -130,7 +130,7 @@ function usageText(): string {
     'Actions:',
     ...lines,
     '',
-    'Exit codes: 0 clean or compatible, 1 findings or incompatible, 2 usage, 3 unreadable, 4 silent break (diff).',
+    'Exit codes: 0 clean or compatible, 1 findings, incompatible or to be reviewed, 2 usage, 3 unreadable, 4 silent break (diff).',
   ].join('\n')
 }
 

@@ -98,6 +98,14 @@ describe('diff', () => {
 })
 
 describe('freeze and diff --against', () => {
+  test('a change that a person must judge passes no gate', async () => {
+    const output = `${directory}/review.json`
+    await abi('freeze', [], { output })
+    writeFileSync(output, readFileSync(output, 'utf8').replaceAll('"liveupdate_num"', '"update_count"'))
+    const { status, out } = await abi('diff', ['luo-v5'], { against: output })
+    expect([status, out.includes('to be reviewed')]).toEqual([1, true])
+  })
+
   test('today is what was frozen, until something changes', async () => {
     const output = `${directory}/abi.json`
     expect(await abi('freeze', [], { output })).toEqual({ status: 0, out: '', err: '' })
