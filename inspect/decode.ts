@@ -68,6 +68,8 @@ export interface Handover {
   readonly tree: RecordNode
   readonly fdts: readonly PlacedFdt[]
   readonly faults: readonly Fault[]
+  /** Where the scratch array lies, as far as the boot entry or the user tells. */
+  readonly scratchArray: ScratchArray | undefined
 }
 
 /** Decodes the handover whose root FDT lies at `pa` (0 for a detached one). */
@@ -165,6 +167,7 @@ class HandoverDecoder {
       tree: { ...root, children: this.#children.sort(byRank) },
       fdts: this.#fdts,
       faults: [...mapFaults, ...this.#faults.list()],
+      scratchArray: this.#scratchArray,
     }
   }
 
@@ -290,11 +293,15 @@ class HandoverDecoder {
     ]
   }
 
+  get #scratchArray(): ScratchArray | undefined {
+    return this.#options.scratchArray ?? this.#options.boot
+  }
+
   /** The boot entry and the scratch areas, as far as they are known. */
   #decodeBoot(): readonly PhysRange[] {
-    const { boot, scratch, scratchArray } = this.#options
+    const { boot, scratch } = this.#options
     if (boot) this.#children.push(bootRecord(boot))
-    const array = scratchArray ?? boot
+    const array = this.#scratchArray
     const stored = array && array.scratch_addr !== 0n ? decodeScratch(this.#context(), array) : undefined
     const list = stored ?? (scratch && scratchFacts(scratch))
     if (!list) return []

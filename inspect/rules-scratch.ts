@@ -9,7 +9,6 @@ import { hex, type PhysRange, phys } from '../abi/memory.ts'
 import { KnownMemory } from './known-memory.ts'
 import { note, type Rule, refuses, silent, type Violation } from './rule.ts'
 import type { Subject } from './subject.ts'
-import { numberAt } from './tree.ts'
 import { violationOf } from './violations.ts'
 
 const area = {
@@ -38,15 +37,12 @@ export const scratchRules: readonly Rule[] = [
     stage: 'populate',
     requires: ['KHO_MAP_ADDRESS'],
     check: function* (subject) {
-      const boot = subject.node('boot')
-      const size = numberAt(boot, 'scratch_size')
-      const address = numberAt(boot, 'scratch_addr')
       const taken = subject.faults.take('COUNT_RANGE', 'boot.scratch_size')
-      if (size === undefined || address === undefined || BigInt(address) === 0n) return
-      if (BigInt(size) > 0n && BigInt(size) <= BigInt(EARLY_MEMREMAP_MAX)) return
+      const { scratch_addr: address = 0n, scratch_size: size = 0n } = subject.handover.scratchArray ?? {}
+      if (address === 0n || (size > 0n && size <= BigInt(EARLY_MEMREMAP_MAX))) return
       yield {
         path: 'boot.scratch_size',
-        pa: phys(BigInt(address)),
+        pa: phys(address),
         length: 0,
         message: taken[0]?.message ?? 'the kernel cannot map the scratch array',
         expected: `1 to ${EARLY_MEMREMAP_MAX} bytes`,
@@ -74,10 +70,11 @@ export const scratchRules: readonly Rule[] = [
     outcome: 'panics',
     check: function* (subject) {
       const { scratch } = subject
+      const array = subject.node('scratch')
+      if (!array || !scratch.every(isEmpty)) return
       const [first] = scratch
-      if (!first || !scratch.every(isEmpty)) return
       yield {
-        ...atArea(subject, first),
+        ...(first ? atArea(subject, first) : { path: 'scratch', pa: array.pa, length: 0 }),
         message: 'no scratch area has any memory',
         expected: 'an area with memory',
         found: `${scratch.length} areas of 0 bytes`,
@@ -94,14 +91,21 @@ export const scratchRules: readonly Rule[] = [
     why: 'An area of no bytes is none; what would be allocated there comes from the others.',
     outcome: 'takes-over',
     check: function* (subject) {
-      for (const range of subject.scratch) {
+      const { scratch } = subject
+      for (let first = 0; first < scratch.length; first++) {
+        const range = scratch[first] as PhysRange
         if (!isEmpty(range)) continue
+        const rest = scratch.slice(first)
+        const other = rest.findIndex((area) => !isEmpty(area))
+        const areas = other < 0 ? rest.length : other
         yield {
           ...atArea(subject, range),
-          message: 'a scratch area has no memory',
+          message:
+            areas > 1 ? `${areas} scratch areas in a row have no memory` : 'a scratch area has no memory',
           expected: 'an area with memory',
-          found: `${range.end - range.start} bytes`,
+          found: '0 bytes',
         }
+        first += areas
       }
     },
   }),
@@ -186,6 +190,7 @@ export const scratchRules: readonly Rule[] = [
     stage: 'retrieve',
     check: function* (subject) {
       for (const range of subject.scratch) {
+        if (isEmpty(range)) continue
         const page = BigInt(subject.target.pageSize)
         const [from, to] = [Number(range.start / page), Number((range.end + page - 1n) / page)]
         for (const { group, pfn } of subject.claimed.within(from, to)) {
@@ -206,9 +211,10 @@ export const scratchRules: readonly Rule[] = [
     ...area,
     id: 'KHO_SCRATCH_UNKNOWN',
     why: 'The scratch array is handed over beside the root FDT and is not preserved; where it is not told, nothing is held against it.',
-    check: function* ({ handover, scratch, faults }) {
+    check: function* (subject) {
+      const { handover, faults } = subject
       faults.take(['MEMORY_HOLE', 'MEMORY_EXCLUDED'], 'scratch')
-      if (scratch.length > 0) return
+      if (subject.node('scratch')) return
       yield {
         path: 'scratch',
         pa: handover.fdt ?? phys(0),
