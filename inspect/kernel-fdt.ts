@@ -143,7 +143,7 @@ export class KernelFdt {
       if (at < 0) return at
       const { tag, next } = this.#token(at)
       if (tag === FdtTag.END) return next < 0 ? next : FDT_ERR.BADSTRUCTURE
-      if (tag === FdtTag.PROP && this.#string(this.#word(at + 2 * FDT_TAG_ALIGN)) === name)
+      if (tag === FdtTag.PROP && this.#isString(this.#word(at + 2 * FDT_TAG_ALIGN), name))
         return this.#value(at)
       if (tag !== FdtTag.PROP && tag !== FdtTag.NOP) return FDT_ERR.NOTFOUND
       at = next
@@ -215,14 +215,17 @@ export class KernelFdt {
     return this.#view.getUint32(this.#header.off_dt_struct + offset)
   }
 
-  /** fdt_get_string() */
-  #string(offset: number): string | undefined {
-    if (this.#probe() < 0) return undefined
+  /** Whether fdt_get_string() finds just this string. */
+  #isString(offset: number, wanted: string): boolean {
+    if (this.#probe() < 0) return false
     const { off_dt_strings, size_dt_strings, totalsize, version } = this.#header
     const room = version < FDT_VERSION ? totalsize : Math.min(totalsize, off_dt_strings + size_dt_strings)
-    const block = this.#bytes.subarray(off_dt_strings + offset, room)
-    const nul = block.indexOf(0)
-    return nul < 0 ? undefined : latin1(block.subarray(0, nul))
+    const start = off_dt_strings + offset
+    if (start + wanted.length >= Math.min(room, this.#bytes.length)) return false
+    for (let at = 0; at < wanted.length; at++) {
+      if (this.#bytes[start + at] !== wanted.charCodeAt(at)) return false
+    }
+    return this.#bytes[start + wanted.length] === 0
   }
 }
 

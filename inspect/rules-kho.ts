@@ -224,10 +224,13 @@ export const khoRules: readonly Rule[] = [
       for (const fault of faults.take('VALUE_UNEXPECTED', 'subtrees')) yield violationOf(fault)
       for (const { path, pa, fdt } of handover.fdts) {
         for (const node of fdt.root ? [fdt.root, ...fdt.root.children] : []) {
-          const names = new Set<string>()
+          const counts = new Map<string | undefined, number>()
+          for (const { name } of node.properties) counts.set(name, (counts.get(name) ?? 0) + 1)
+          const seen = new Set<string>()
           for (const { name, offset, value } of node.properties) {
-            if (name === undefined || !names.has(name)) {
-              names.add(name ?? '')
+            if (name === undefined || counts.get(name) === 1) continue
+            if (!seen.has(name)) {
+              seen.add(name)
               continue
             }
             const at = node === fdt.root ? [path] : [path === ROOT_PATH ? 'subtrees' : path, node.name]
@@ -237,7 +240,7 @@ export const khoRules: readonly Rule[] = [
               length: value.length,
               message: `a further property ${name}; the kernel finds the first one only`,
               expected: 'one property of this name',
-              found: `${node.properties.filter((other) => other.name === name).length} of them`,
+              found: `${counts.get(name)} of them`,
             }
           }
         }
