@@ -48,6 +48,13 @@ export const command = defineCommand({
       .option('kernel', { type: 'string', describe: 'vmlinux, bzImage or Image that will be booted' })
       .option('matrix', { type: 'boolean', default: false, describe: 'the verdict of every known release' })
       .option('cmdline', { type: 'string', describe: "the next kernel's command line, for reserve_mem=" })
+      .option('handler', {
+        type: 'string',
+        array: true,
+        nargs: 1,
+        default: [],
+        describe: 'file handler of another driver that the next kernel has (vfio-v1)',
+      })
       .option('json', { type: 'boolean', default: false, describe: 'print JSON (kho-inspect/validate)' })
       .option('sarif', { type: 'boolean', default: false, describe: 'print a SARIF 2.1.0 log' })
       .option('ignore', {
@@ -79,6 +86,7 @@ export const command = defineCommand({
       const { handover } = opened.candidates[0]
       const options: ValidateOptions = {
         ...(kernel && { kernel }),
+        handlers: args.handler,
         ...(args.cmdline !== undefined && { commandLine: args.cmdline }),
         decode: decodeOptions(opened.image, args),
       }
@@ -97,6 +105,7 @@ interface ValidateArguments extends ImageArguments {
   readonly kernel: string | undefined
   readonly matrix: boolean
   readonly cmdline: string | undefined
+  readonly handler: readonly string[]
   readonly json: boolean
   readonly sarif: boolean
   readonly ignore: readonly string[]

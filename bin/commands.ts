@@ -22,7 +22,7 @@ export const commands: readonly CommandEntry[] = [
   {
     syntax: 'validate [image..]',
     summary: 'judge what the next kernel would do with a handover, and what it would not notice',
-    repeatable: ['--ignore'],
+    repeatable: ['--ignore', '--handler'],
     load: () => import('./command-validate.ts'),
   },
   {

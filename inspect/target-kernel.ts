@@ -42,6 +42,11 @@ export function targetKernel(
   return { name, release, versions, fileHandlers }
 }
 
+/** The kernel with further handlers in it, of drivers that are not declared here: their records are their own. */
+export function withHandlers(kernel: TargetKernel, names: readonly string[]): TargetKernel {
+  return { ...kernel, fileHandlers: [...new Set([...kernel.fileHandlers, ...names])] }
+}
+
 /** Release name, or component versions joined by commas (`kho-v4,luo-v5,memfd-v2`); undefined for anything else. */
 export function parseTargetKernel(text: string): TargetKernel | undefined {
   const release = releaseFor(text)

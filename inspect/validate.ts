@@ -12,7 +12,7 @@ import { isWithin } from './fault-pool.ts'
 import type { Rule, Violation } from './rule.ts'
 import { claimProviders, rules } from './rules.ts'
 import { Subject } from './subject.ts'
-import { kernelOfRelease, type TargetKernel } from './target-kernel.ts'
+import { kernelOfRelease, type TargetKernel, withHandlers } from './target-kernel.ts'
 import { decodeText } from './text.ts'
 import { child, childrenOf, type Node } from './tree.ts'
 import {
@@ -27,6 +27,8 @@ import {
 export interface ValidateOptions {
   /** The release that the handover says it comes from, where it is not told. */
   readonly kernel?: TargetKernel
+  /** Further file handlers that are registered in it. */
+  readonly handlers?: readonly string[]
   /** The next kernel's command line. */
   readonly commandLine?: string
   /** What the handover was decoded with; a kernel may read the same bytes otherwise. */
@@ -35,7 +37,7 @@ export interface ValidateOptions {
 
 /** Judges a handover. */
 export function validate(handover: Handover, options: ValidateOptions = {}): Verdict {
-  const kernel = options.kernel ?? ownKernel(handover)
+  const kernel = withHandlers(options.kernel ?? ownKernel(handover), options.handlers ?? [])
   const seen = asReadBy(kernel, handover, options.decode)
   const subject = new Subject(seen, handover, kernel, options.commandLine, claimProviders)
   const judged = new Judgement(subject)

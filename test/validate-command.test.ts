@@ -176,6 +176,28 @@ describe('what is listed and what counts', () => {
   })
 })
 
+describe('a handler of another driver', () => {
+  const unknown = 'file-handler-unknown'
+
+  test('is unknown unless it is named', () => {
+    const file = broken(unknown)
+    expect(document(file).outcome).toBe('device-fails')
+    const named = document(file, '--handler', 'vfio-v1', '--handler', 'memfd-v9')
+    expect([named.outcome, named.status]).toEqual(['takes-over', 0])
+    expect(document(file, '--handler', 'vfio-v1').outcome).toBe('device-fails')
+  })
+
+  test('is there in each kernel of --matrix', () => {
+    const file = broken(unknown)
+    const outcomes = (...more: readonly string[]): readonly string[] =>
+      JSON.parse(kho(['validate', file, '--matrix', '--json', ...more]).stdout).kernels.map(
+        ({ outcome }: { outcome: string }) => outcome,
+      )
+    expect(outcomes()).not.toContain('takes-over')
+    expect(outcomes('--handler', 'memfd-v9')).toContain('takes-over')
+  })
+})
+
 describe('scratch areas from the command line', () => {
   test('are read as the kernel is told of them', () => {
     expect(document(arm64, '--scratch', '0x5eff0000,48').status).toBe(0)
