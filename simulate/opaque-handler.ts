@@ -24,8 +24,11 @@ interface Plan {
 export class PlannedFailures {
   readonly #plans: Plan[] = []
 
-  add(of: string, callback: HandlerCallback, calls: number, errno: Errno): void {
-    this.#plans.push({ of, callback, calls, errno })
+  /** Answers with what tells whether it is still to come. */
+  add(of: string, callback: HandlerCallback, calls: number, errno: Errno): () => boolean {
+    const plan = { of, callback, calls, errno }
+    this.#plans.push(plan)
+    return () => this.#plans.includes(plan)
   }
 
   /** The error that this call ends with, if any. */

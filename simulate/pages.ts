@@ -82,6 +82,11 @@ export class SimulatedPages implements Pages {
     this.#failures = times
   }
 
+  /** An allocation that is to fail was not asked for yet. */
+  get isToFail(): boolean {
+    return this.#failures > 0
+  }
+
   alloc(order: number): Answer<PhysAddr> {
     if (this.#mustFail() || order > this.maxOrder) return new Failure('ENOMEM')
     const frame = this.#lists.take(order)

@@ -26,10 +26,17 @@ export const controls: { readonly [V in keyof ScenarioStep]?: Verb<V> } = {
   check: (said, machine) => check(said, machine),
   fail: (said, machine) => {
     const { allocation, handler, flb, callback, call = 1, with: errno = 'EIO' } = said
-    if (allocation !== undefined) machine.kernel.pages.failAt(allocation)
-    else if (callback) machine.failures.add(handler ?? flb ?? '', callback, call, errno)
+    if (allocation === undefined)
+      return callback && toCome(machine.failures.add(handler ?? flb ?? '', callback, call, errno))
+    const { pages } = machine.kernel
+    pages.failAt(allocation)
+    return toCome(() => pages.isToFail)
   },
-  corrupt: (said, machine) => machine.corruptNext(said),
+  corrupt: (said, machine) => toCome(machine.corruptNext(said)),
+}
+
+function toCome(isToCome: () => boolean): StepResult {
+  return { ...done(), isToCome }
 }
 
 function callFlb(

@@ -63,6 +63,8 @@ export interface StepResult {
   readonly facts: readonly Fact[]
   /** Why it came to this, where the outcome alone does not say. */
   readonly because?: string
+  /** For what happens later: whether it is still to come. */
+  readonly isToCome?: () => boolean
 }
 
 /** It was done; what was looked at may be wrong all the same. */

@@ -178,8 +178,10 @@ export class TimelineMachine {
     this.kernel.ram.write(phys(region.start + at), bytes)
   }
 
-  corruptNext(corruption: Corruption): void {
+  /** Answers with what tells whether it is still to come. */
+  corruptNext(corruption: Corruption): () => boolean {
     this.#corruptions.push(corruption)
+    return () => this.#corruptions.includes(corruption)
   }
 
   coldBoot({ release = this.#timeline.release, cmdline }: NonNullable<ScenarioStep['boot']>): StepResult {

@@ -21,7 +21,7 @@ export interface TimelineHooks extends MachineHooks {
 
 export function runTimeline(timeline: Timeline, hooks: TimelineHooks = {}): TimelineResult {
   const run = new Run(timeline, hooks)
-  if (run.firstBoot()) run.all(timeline.steps, { number: '', depth: 0, repetition: 0 })
+  if (run.firstBoot() && run.all(timeline.steps, { number: '', depth: 0, repetition: 0 })) run.lookBack()
   return run.result()
 }
 
@@ -38,6 +38,8 @@ class Run {
   readonly #hooks: TimelineHooks
   readonly #machine: TimelineMachine
   readonly #events: StepEvent[] = []
+  /** Steps whose effect comes later, by their events' places. */
+  readonly #toCome = new Map<number, () => boolean>()
   #failure: StepEvent | undefined
 
   constructor(timeline: Timeline, hooks: TimelineHooks) {
@@ -83,6 +85,18 @@ class Run {
     return true
   }
 
+  /** What was to go wrong and never did makes its step one that did not go as expected. */
+  lookBack(): void {
+    for (const [at, isToCome] of this.#toCome) {
+      const event = this.#events[at]
+      if (!event || !isToCome()) continue
+      const wrong = [...event.wrong, 'expected it to take effect before the timeline ends, and it did not']
+      this.#events[at] = { ...event, wrong }
+      this.#failure ??= this.#events[at]
+      this.#hooks.onStep?.(this.#events[at])
+    }
+  }
+
   #group(step: TimelineStep, group: readonly TimelineStep[], place: Place): boolean {
     const times = step.step.repeat ?? 1
     const said = times > 1 ? `${times} times` : ''
@@ -106,6 +120,7 @@ class Run {
       )
     }
     const said = describeStep(shownStep(step, place.repetition), release)
+    if (tally.isToCome) this.#toCome.set(this.#events.length, tally.isToCome)
     return this.#show({
       ...this.#event(entry, verb, said, place, release),
       outcomes: tally.outcomes,
@@ -152,6 +167,8 @@ class Tally {
   readonly #repeat: number
   readonly outcomes: OutcomeCount[] = []
   readonly facts: Fact[] = []
+  /** Of the last repetition, if its effect comes later. */
+  isToCome: (() => boolean) | undefined
   readonly #wrong: string[] = []
   #done = 0
   #isOver = false
@@ -165,7 +182,8 @@ class Tally {
     return !this.#isOver
   }
 
-  add({ outcome, wrong, facts, because }: StepResult): void {
+  add({ outcome, wrong, facts, because, isToCome }: StepResult): void {
+    this.isToCome = isToCome
     const last = this.outcomes.at(-1)
     if (last?.outcome === outcome)
       this.outcomes[this.outcomes.length - 1] = { outcome, times: last.times + 1 }

@@ -147,6 +147,23 @@ describe('a step that does not go as expected', () => {
     expect(status).toBe(1)
     expect(stderr).toMatch(/no 'luo.sesions' in this handover; 'luo' has compatible, liveupdate_num/)
   })
+
+  test.each([
+    ['{ fail: { allocation: 40 } }', 'fail allocation 40'],
+    ['{ fail: { handler: vfio-v1, callback: freeze, call: 2 } }', 'fail call 2 of freeze() of vfio-v1'],
+    ['{ corrupt: { at: 0x101000, value: 1 } }', 'corrupt 0x101000'],
+  ])('is one whose effect never comes: %s', (step, said) => {
+    const drivers =
+      '[{ open: }, { create_session: vm }, { preserve: { session: vm, token: 1, opaque: { compatible: vfio-v1, data: 7 } } }'
+    const kexec = step.includes('corrupt') ? '' : ', kexec'
+    const path = scenario('never.yaml', `release: linux-7.3\nsteps: ${drivers}, ${step}${kexec}]\n`)
+    const { status, stderr, stdout } = kho(['simulate', path])
+    expect(status).toBe(1)
+    expect(stderr).toMatch(/never\.yaml:2:\d+: steps\[3\]: step 4, /)
+    expect(stderr).toContain(said)
+    expect(stderr).toContain(': expected it to take effect before the timeline ends, and it did not\n')
+    expect(stdout).toMatch(/step 4 did not go as expected\n$/)
+  })
 })
 
 describe('mistakes', () => {
