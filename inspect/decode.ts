@@ -68,6 +68,8 @@ export interface Handover {
   readonly tree: RecordNode
   readonly fdts: readonly PlacedFdt[]
   readonly faults: readonly Fault[]
+  /** Blobs of which nothing tells where they lie, by their component's key. */
+  readonly looseBlobs: ReadonlyMap<string, Uint8Array>
   /** Where the scratch array lies, as far as the boot entry or the user tells. */
   readonly scratchArray: ScratchArray | undefined
 }
@@ -98,6 +100,7 @@ class HandoverDecoder {
   readonly #options: DecodeOptions
   readonly #faults: FaultList
   readonly #children: Node[] = []
+  readonly #looseBlobs = new Map<string, Uint8Array>()
   readonly #fdts: PlacedFdt[] = []
   #target: Target
 
@@ -167,6 +170,7 @@ class HandoverDecoder {
       tree: { ...root, children: this.#children.sort(byRank) },
       fdts: this.#fdts,
       faults: [...mapFaults, ...this.#faults.list()],
+      looseBlobs: this.#looseBlobs,
       scratchArray: this.#scratchArray,
     }
   }
@@ -372,6 +376,7 @@ class HandoverDecoder {
     const component = componentOfSubtree(baseName(name))
     if (!component) return
     const { key } = component
+    this.#looseBlobs.set(key, bytes)
     const loose: WalkContext = { ...context, memory: looseMemory(bytes, this.#memory) }
     const blob = { component, key, pa: phys(0), size: bytes.length, place: within(ROOT, key) }
     const node = decodeBlob(loose, blob, [])

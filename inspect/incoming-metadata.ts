@@ -1,9 +1,9 @@
 /** kexec-metadata as kho_in_kexec_metadata() reads it (kernel/liveupdate/kexec_handover.c of Linux 7.1 and later). */
 import { fieldOf, layoutOf } from '../abi/layout.ts'
 import { phys } from '../abi/memory.ts'
-import { versionById } from '../abi/registry.ts'
-import type { IntType } from '../abi/schema.ts'
-import { within } from './faults.ts'
+import { componentByName, versionById } from '../abi/registry.ts'
+import type { IntType, StructType } from '../abi/schema.ts'
+import { ROOT, within } from './faults.ts'
 import type { Incoming } from './incoming.ts'
 import { type Blob, retrieveSubtree } from './incoming-subtree.ts'
 import { decodeText } from './text.ts'
@@ -21,14 +21,12 @@ export function readMetadata(incoming: Incoming): void {
   const { subject } = incoming
   const version = versionById(subject.speaks('kexec-metadata') ?? '')
   if (version?.root.kind !== 'struct') return
-  const blob = retrieveSubtree(incoming, 'kexec-metadata')
-  if (typeof blob === 'string') return
-  const { place, pa, pointer } = blob
-  const claimed = { rule: 'METADATA_PRESERVED', what: version.root.name, restore: 'read', pages: 1 } as const
-  incoming.claimUnit(place, claimed, pa, pointer.pa)
+  const blob = findMetadata(incoming, version.root)
+  if (!blob) return
+  const { place, pa } = blob
   const { size } = layoutOf(version.root, subject.target)
   if (reportSize(incoming, blob, VERSION_BYTES)) return
-  const bytes = incoming.bytes(pa, size, place)
+  const bytes = blob.bytes ?? incoming.bytes(pa, size, place)
   if (!bytes) return
   const value = incoming.decode<MetadataValue>(version.root, bytes)
   const at = (field: string) =>
@@ -67,8 +65,30 @@ export function readMetadata(incoming: Incoming): void {
   }
 }
 
+interface Metadata extends Pick<Blob, 'pa' | 'size' | 'sizePa' | 'place'> {
+  /** Where they do not lie in the image's memory. */
+  readonly bytes?: Uint8Array
+}
+
+/** The metadata that the root FDT leads to; where the image holds that only in part, those that debugfs gives. */
+function findMetadata(incoming: Incoming, type: StructType): Metadata | undefined {
+  const { subject } = incoming
+  const blob = retrieveSubtree(incoming, 'kexec-metadata')
+  if (typeof blob === 'object') {
+    const claimed = { rule: 'METADATA_PRESERVED', what: type.name, restore: 'read', pages: 1 } as const
+    incoming.claimUnit(blob.place, claimed, blob.pa, blob.pointer.pa)
+    return blob
+  }
+  const { key } = componentByName('kexec-metadata')
+  const loose = subject.root ? undefined : subject.handover.looseBlobs.get(key)
+  if (!loose) return undefined
+  const bytes = new Uint8Array(layoutOf(type, subject.target).size)
+  bytes.set(loose.subarray(0, bytes.length))
+  return { pa: phys(0), sizePa: phys(0), size: BigInt(loose.length), place: within(ROOT, key), bytes }
+}
+
 /** Whether the blob is too small for what the kernel is about to read. */
-function reportSize(incoming: Incoming, { size, sizePa, place }: Blob, least: bigint): boolean {
+function reportSize(incoming: Incoming, { size, sizePa, place }: Metadata, least: bigint): boolean {
   if (size === undefined || size >= least) return false
   const told = {
     message: 'the metadata are too small',

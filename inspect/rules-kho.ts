@@ -138,7 +138,7 @@ export const khoRules: readonly Rule[] = [
         expected: wanted,
         found: taken[0]?.found ?? (written ? formatContract(written.contract) : fdtError(error)),
         hides: '',
-        log: [rootAddress(subject), wanted, error],
+        ...(subject.handover.fdt !== undefined && { log: [rootAddress(subject), wanted, error] }),
       }
     },
   }),
