@@ -87,7 +87,9 @@ const GROUPS: readonly Group[] = [
     why: 'the image says something else that is legal (a token, a name, a size, a position, seals), and the guest compared with the unpatched one',
     holds: ({ name }, { told }) =>
       LEGAL.test(name) &&
-      told.every(({ rule }) => /^(MEMFD_(SIZE|POSITION|COVERAGE|PAST_END|UNCOUNTED|SEAL_EXEC)|LUO_TOKEN)$/.test(rule)),
+      told.every(({ rule }) =>
+        /^(MEMFD_(SIZE|POSITION|COVERAGE|PAST_END|UNCOUNTED|SEAL_EXEC)|LUO_TOKEN)$/.test(rule),
+      ),
   },
   {
     why: 'a session that never had files is told to have some without an address, and comes back as it was',
