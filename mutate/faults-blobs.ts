@@ -1,5 +1,6 @@
 /** Faults of what subsystems leave: reserve_mem regions, kexec-metadata, the KHO test module. */
 import { RESERVE_MEM_MAX_ENTRIES } from '../abi/memblock.ts'
+import { phys } from '../abi/memory.ts'
 import type { FdtNode } from '../inspect/fdt.ts'
 import { type Change, isUnfit, together } from './change.ts'
 import { concat, type FdtSite, propertyOf } from './fdt-site.ts'
@@ -327,7 +328,14 @@ const testFaults: readonly NamedFault[] = [
     'test-list-left-out',
     'NOT_IN_IMAGE',
     'The list of folios of the KHO test lies where the image holds no memory.',
-    (site) => site.set('kho_test.data.folios_info.first', site.freePages(1)[0] ?? 0n),
+    (site) => {
+      const [page] = site.freePages(1)
+      // What an image does not even mention is taken for no memory at all.
+      const isMentioned = page !== undefined && site.handover.memory.presence(phys(page)).state !== 'hole'
+      return isMentioned
+        ? site.set('kho_test.data.folios_info.first', page)
+        : { unfit: 'it mentions no memory that it leaves out' }
+    },
   ),
   inFdt(
     'luo-for-older-kernel',

@@ -232,10 +232,14 @@ const blockFaults: readonly NamedFault[] = [
     rule: 'LUO_ARRAY_COUNT',
     apply: (site) => {
       const list = site.node(SESSIONS)
-      const isArray = list?.kind === 'list' && list.storage?.kind === 'unit'
-      return isArray
+      const storage = list?.kind === 'list' ? list.storage : undefined
+      if (storage?.kind !== 'unit') return { unfit: 'its sessions are in blocks' }
+      const last = list?.kind === 'list' ? list.items.at(-1) : undefined
+      const isFull =
+        last !== undefined && last.pa + BigInt(2 * last.length) > storage.pa + BigInt(storage.length)
+      return isFull
         ? setHeader(site, list, 0, 'count', () => 1n << 20n)
-        : { unfit: 'its sessions are in blocks' }
+        : { unfit: 'its array has empty entries, and two of them are refused before its end' }
     },
   },
   unpreserved(
@@ -355,7 +359,9 @@ const sessionFaults: readonly NamedFault[] = [
     follows: ['KHO_UNIT_UNCLAIMED', 'LUO_ADDRESS_ALIGNED'],
     apply: (site) => {
       const last = site.node('luo.sessions[*].files[*].data', (node) => {
-        return node.kind === 'value' && !site.unitAt(BigInt(node.value as bigint) + site.pageSize)
+        if (node.kind !== 'value') return false
+        const behind = BigInt(node.value as bigint) + site.pageSize
+        return !site.unitAt(behind) && site.wordAt(behind) === undefined
       })
       return site.alter(last, (pa) => pa + site.pageSize - 8n)
     },
