@@ -6,8 +6,10 @@ import type { ImageFile, Unwritable } from '../encode/image-pieces.ts'
 import type { KhoData } from '../inspect/boot-entry.ts'
 import type { Handover } from '../inspect/decode.ts'
 import type { Image } from '../inspect/image.ts'
+import { rules } from '../inspect/rules.ts'
 import { alignedTable } from '../inspect/table.ts'
-import { child, numberAt } from '../inspect/tree.ts'
+import { printable } from '../inspect/text.ts'
+import { child, itemsAt, numberAt } from '../inspect/tree.ts'
 import { ownKernel } from '../inspect/validate.ts'
 import { applyFault, faultNamed, faults } from '../mutate/catalogue.ts'
 import { type Edit, editedBoot, isUnfit, patchesOf } from '../mutate/change.ts'
@@ -98,10 +100,23 @@ function mutate(
     return ExitCode.UNREADABLE
   }
   terminal.out(
-    `${output}: ${fault.name}, ${changeText(change)}; root FDT ${hex(boot.fdt_addr)}; breaks ${fault.rule}\n`,
+    `${output}: ${fault.name}, ${changeText(change)}; root FDT ${hex(boot.fdt_addr)}; breaks ${fault.rule}${shownWith(fault, handover)}\n`,
   )
   return ExitCode.OK
 }
+
+/** Regions are judged only against a command line that asks for them: that of the right image. */
+function shownWith({ rule }: NamedFault, { tree }: Handover): string {
+  if (rules.find(({ id }) => id === rule)?.stage !== 'reserve-mem') return ''
+  const asked = itemsAt(child(tree, 'memblock'), 'reserve_mem').map((region) => {
+    const name = typeof region.segment === 'object' ? region.segment.key : undefined
+    return `reserve_mem=${numberAt(region, 'size')}:${PAGE_ALIGNED}:${name}`
+  })
+  return `; shows with --cmdline '${printable(asked.join(' '))}'`
+}
+
+/** The least alignment that reserve_mem= takes. */
+const PAGE_ALIGNED = 4096
 
 /** Edits that are listed. */
 const MAX_LISTED = 8

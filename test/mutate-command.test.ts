@@ -56,6 +56,21 @@ test('nothing but the patch differs', async () => {
   expect(differing).toEqual([0x40959000n])
 })
 
+test.each(['reserve-mem-missing', 'reserve-mem-size-other', 'reserve-mem-not-asked'])(
+  '%s names the command line with which it shows',
+  (fault) => {
+    const path = `${directory}/${fault}.elf`
+    const { stdout } = kho(['mutate', image, '--fault', fault, '-o', path])
+    const told = / breaks (\w+); shows with --cmdline '([^']+)'\n$/.exec(stdout)
+    const [, rule = '', cmdline = ''] = told ?? []
+    const rulesFound = (...more: readonly string[]): readonly string[] =>
+      JSON.parse(kho(['validate', path, '--json', ...more]).stdout).findings.map(
+        (finding: { rule: string }) => finding.rule,
+      )
+    expect(rulesFound('--cmdline', cmdline)).toContain(rule)
+  },
+)
+
 test('the same seed gives the same file, whatever the fault', () => {
   const [one, two] = ['seed-1.elf', 'seed-2.elf'].map((file) => {
     expect(mutate(file, image, '--seed', '7').status).toBe(0)
