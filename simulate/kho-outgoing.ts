@@ -99,15 +99,18 @@ export class KhoOutgoing {
   #undo(failure: Failure): Failure {
     this.#root.page = undefined
     if (this.#map instanceof RadixMap) {
-      this.#map.destroy()
+      if (this.#kernel.spec.traits.destroysTree) this.#map.destroy()
+      else this.#kernel.pages.put(this.#map.root)
       this.#map = undefined
     }
     return failure
   }
 
   preserve(frame: number, order: number): Answer {
-    if (!this.#map) return new Failure('EINVAL')
-    return this.#map.preserve(frame, order)
+    if (this.#map) return this.#map.preserve(frame, order)
+    const { log, spec } = this.#kernel
+    log.warnOnce(spec.source, spec.traits.destroysTree ? 'kho_radix_add_key' : 'kho_radix_add_page')
+    return new Failure('EINVAL')
   }
 
   unpreserve(frame: number, order: number): boolean {

@@ -47,6 +47,8 @@ const SPANS = {
   wideUnits: { since: 'linux-7.2' },
   /** Keys wider than KHO_RADIX_KEY_WIDTH are refused. */
   checksKeyWidth: { since: 'linux-7.3' },
+  /** kho_radix_add_key() and kho_radix_destroy_tree(); before, kho_init() frees no more of a tree than its root. */
+  destroysTree: { since: 'linux-7.3' },
   /** Blocks of 1 GiB without preserved memory serve as scratch memory. */
   extendsScratch: { since: 'linux-7.3' },
   /** Nodes without memory get no scratch area; a size of 0 is taken if not all are, and nothing may follow. */
