@@ -16,6 +16,7 @@ const testTimeout = 60_000
 export default defineConfig({
   test: {
     globalSetup: ['test/support/build.ts'],
+    maxWorkers: '100%',
     projects: [
       { test: { name: 'measuring', include: MEASURING, testTimeout } },
       {
