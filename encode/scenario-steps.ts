@@ -190,6 +190,14 @@ const finalize = oneKeyOf(
   ['write', 'read'],
 )
 
+const load = object('an image to load', {
+  unload: optional(flag, 'KEXEC_FILE_UNLOAD: what is loaded goes.'),
+  preserve_context: optional(
+    flag,
+    'kexec_load(KEXEC_PRESERVE_CONTEXT): what is jumped to comes back, and nothing is handed over.',
+  ),
+})
+
 const kexec = object('a kexec', {
   to: optional(releaseName, 'The next kernel; the same release if left out.'),
   cmdline: optional(
@@ -197,6 +205,7 @@ const kexec = object('a kexec', {
     'Added to its command line, which is otherwise that of the first kernel.',
   ),
   without: optional(list(text('a version string'), 'version strings'), 'Handlers that it does not have.'),
+  load: optional(flag, 'false: only what a step loaded is booted; EINVAL if none did.'),
 })
 
 const boot = orShort(
@@ -378,12 +387,16 @@ const verbs = {
     ),
     'debugfs kho/out/finalize, up to Linux 7.0.',
   ),
+  load: optional(
+    orNothing(load, {}),
+    'kexec_file_load(): what the next kernel is told of KHO is decided here.',
+  ),
   kexec: optional(
     orNothing(
       orShort(kexec, releaseName, (to): Read<typeof kexec> => ({ to })),
       {},
     ),
-    'kexec_file_load() and reboot(LINUX_REBOOT_CMD_KEXEC).',
+    'kexec_file_load() unless an image is loaded, and reboot(LINUX_REBOOT_CMD_KEXEC).',
   ),
   boot: optional(orNothing(boot, {}), 'Power off, and a cold boot.'),
   console: optional(consoleLines, 'What the running kernel logged, or did not.'),
@@ -418,7 +431,7 @@ export interface ScenarioStep extends OwnStep {
 }
 
 /** Verbs that need nothing said: `- kexec` alone. */
-const BARE = ['open', 'prepare', 'freeze', 'cancel', 'finish', 'finalize', 'kexec', 'boot'] as const
+const BARE = ['open', 'prepare', 'freeze', 'cancel', 'finish', 'finalize', 'load', 'kexec', 'boot'] as const
 const wholeStep: Shape<ScenarioStep> = oneKeyOf(object('a step', stepFields), stepVerbs)
 
 const step: Shape<ScenarioStep> = defined('step', () => ({

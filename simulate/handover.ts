@@ -37,9 +37,12 @@ export interface Handover {
 export interface KexecImage {
   readonly fdt: PhysAddr | undefined
   readonly scratchArray: PhysAddr
+  /** KEXEC_PRESERVE_CONTEXT: whatever it is, it comes back, and nothing is handed over. */
+  readonly preservesContext: boolean
 }
 
-const NO_KHO: KexecImage = { fdt: undefined, scratchArray: phys(0) }
+const NO_KHO: KexecImage = { fdt: undefined, scratchArray: phys(0), preservesContext: false }
+export const CONTEXT_IMAGE: KexecImage = { ...NO_KHO, preservesContext: true }
 /** -EADDRNOTAVAIL: no scratch area has room. */
 const NO_ROOM = -99
 
@@ -51,7 +54,7 @@ export function loadImage(kernel: KernelBase, kho: Kho): Answer<KexecImage> {
     const start = ((addr + size - bytes) / align) * align
     if (size < bytes || start < addr) continue
     const carries = kho.outgoing.finalized || !kernel.spec.traits.buildsAtFinalize
-    return carries ? { fdt: kho.outgoing.rootFdt, scratchArray: phys(start) } : NO_KHO
+    return carries ? { ...NO_KHO, fdt: kho.outgoing.rootFdt, scratchArray: phys(start) } : NO_KHO
   }
   return new Failure(NO_ROOM)
 }

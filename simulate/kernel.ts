@@ -16,7 +16,7 @@ import type { KernelBase, KernelConfig } from './context.ts'
 import type { LogLine, Subsystem } from './core.ts'
 import { exitCode, isCrash, KernelOops, NullDereference } from './crash.ts'
 import { EarlyMemory, framesOf, intersect, subtract } from './early-memory.ts'
-import { type Handover, handOver, type KexecImage, loadImage } from './handover.ts'
+import { CONTEXT_IMAGE, type Handover, handOver, type KexecImage, loadImage } from './handover.ts'
 import { Kho } from './kho.ts'
 import { KernelLog } from './log.ts'
 import {
@@ -60,7 +60,9 @@ export class Kernel implements KernelBase {
   readonly #options: KernelOptions<Kernel>
   #state: KernelState = 'running'
   #isBooted = false
+  /** kexec_image */
   #image: KexecImage | undefined
+  #isInKexec = false
 
   private constructor(ram: MachineRam, arch: Architecture, options: KernelOptions<Kernel>) {
     this.#options = options
@@ -138,33 +140,59 @@ export class Kernel implements KernelBase {
     else this.say('PANIC_INIT', exitCode(this.arch, oops))
   }
 
-  /** kexec_file_load(): what the next kernel is told of KHO is decided here. */
-  load(): Answer {
-    const image = loadImage(this, this.kho)
-    if (failed(image)) return image
-    this.#image = image
-  }
-
   /**
-   * kernel_kexec(): subsystems serialize, then the jump. Loads an image first if none is; a failure leaves
-   * the kernel running. Undefined from a kernel that is gone.
+   * kexec_file_load(): what the next kernel is told of KHO is decided here. With `preservesContext`
+   * kexec_load(KEXEC_PRESERVE_CONTEXT), of which KHO knows nothing. EBUSY while another call is in kexec;
+   * a failure leaves what was loaded before.
    */
-  reboot(): Answer<Handover> | undefined {
-    return this.run(() => {
-      const loaded = this.#image ? undefined : this.load()
-      if (failed(loaded)) return loaded
-      const failure = this.#serialize(false)
-      if (failed(failure)) return failure
-      invariant(this.#image, 'an image is loaded')
-      const handover = handOver(this, this.kho, this.#image)
-      this.#state = 'left'
-      return handover
+  load({ preservesContext = false } = {}): Answer {
+    return this.#withKexecLock(() => {
+      const image = preservesContext ? CONTEXT_IMAGE : loadImage(this, this.kho)
+      if (failed(image)) return image
+      this.#image = image
     })
   }
 
-  /** kernel_kexec() with an image of KEXEC_PRESERVE_CONTEXT: whatever it is, it returns, and nothing is handed over. */
-  jump(): Answer {
-    return this.run(() => this.#serialize(true))
+  /** kexec_file_load(KEXEC_FILE_UNLOAD) */
+  unload(): Answer {
+    return this.#withKexecLock(() => {
+      this.#image = undefined
+    })
+  }
+
+  /**
+   * kernel_kexec(): subsystems serialize, then the jump. EBUSY while another call is in kexec, EINVAL if no
+   * image is loaded; a failure leaves the kernel running. Undefined from a kernel that is gone, and where
+   * the jump comes back.
+   */
+  reboot(): Answer<Handover> | undefined {
+    return this.run(() =>
+      this.#withKexecLock(() => {
+        const image = this.#image
+        if (!image) return new Failure('EINVAL')
+        const failure = this.#serialize(image.preservesContext)
+        if (failed(failure)) return failure
+        if (image.preservesContext) return undefined
+        const handover = handOver(this, this.kho, image)
+        this.#state = 'left'
+        return handover
+      }),
+    )
+  }
+
+  /** What kexec(8) does: an image is loaded unless one is, then the reboot. */
+  leave(): Answer<Handover> | undefined {
+    const loaded = this.#image ? undefined : this.run(() => this.load())
+    return failed(loaded) ? loaded : this.reboot()
+  }
+
+  /** kexec_trylock(): who dies or waits for ever inside never gives it back. */
+  #withKexecLock<T>(inside: () => Answer<T>): Answer<T> {
+    if (this.#isInKexec) return new Failure('EBUSY')
+    this.#isInKexec = true
+    const answer = inside()
+    this.#isInKexec = false
+    return answer
   }
 
   #serialize(preservesContext: boolean): Answer {
@@ -176,7 +204,7 @@ export class Kernel implements KernelBase {
 
   /** Reboots into a kernel with the same options, as far as no others are given. */
   kexec(options: Partial<KernelOptions<Kernel>> = {}): Answer<Kernel> {
-    const handover = this.reboot()
+    const handover = this.leave()
     if (handover === undefined) return new Failure('EIO')
     if (failed(handover)) return handover
     const { version, ...rest } = this.#options

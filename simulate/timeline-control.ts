@@ -20,6 +20,8 @@ export const controls: { readonly [V in keyof ScenarioStep]?: Verb<V> } = {
     const wrong = found.trim() === read ? [] : [`expected to read ${read}, found ${found.trim()}`]
     return done([{ name: 'reads', value: found.trim() }], wrong)
   },
+  load: ({ unload = false, preserve_context: preservesContext = false }, { kernel }) =>
+    unload ? kernel.unload() : kernel.load({ preservesContext }),
   kexec: (said, machine) => machine.kexec(said),
   boot: (said, machine) => machine.coldBoot(said),
   console: (said, machine) => lookAtConsole(said, machine),

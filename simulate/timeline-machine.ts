@@ -197,14 +197,15 @@ export class TimelineMachine {
     to = this.release,
     cmdline,
     without = [],
+    load = true,
   }: NonNullable<ScenarioStep['kexec']>): Answer | StepResult {
     const { kernel, names } = this.#running
     const files = this.#needsSnapshots ? [...names.preservedFiles] : []
     const snapshots = new Map(
       files.map(([key, file]) => [key, snapshotOf(file, (bytes) => this.spend(bytes))]),
     )
-    const handover = kernel.reboot()
-    if (handover === undefined) return this.dead()
+    const handover = load ? kernel.leave() : kernel.reboot()
+    if (handover === undefined) return kernel.state === 'running' ? done() : this.dead()
     if (failed(handover)) return handover
     this.kexecs++
     const release = nameOf(to)

@@ -51,6 +51,8 @@ const words: Words = {
   cancel: () => '',
   flb: ({ name, call }) => `${call} ${name}`,
   finalize: ({ write, read }) => (write === undefined ? `reads ${read}` : `write ${write}`),
+  load: ({ unload, preserve_context }) =>
+    [unload ? 'KEXEC_FILE_UNLOAD' : '', preserve_context ? 'KEXEC_PRESERVE_CONTEXT' : ''].join(' ').trim(),
   kexec: ({ to, cmdline }) => [to === undefined ? '' : `to ${to}`, cmdline ?? ''].join(' ').trim(),
   boot: ({ release, cmdline }) => [release ?? '', cmdline ?? ''].join(' ').trim(),
   console: ({ has = [], lacks = [] }) =>

@@ -81,7 +81,7 @@ test.each(simulatedReleases.flatMap((release) => ARCHITECTURES.map((arch) => [re
     const cold = deaths((subsystems) => Kernel.boot({ ...options, arch, subsystems }))
     const before = Kernel.boot({ ...options, arch, subsystems: (built) => [new LiveUpdate(built)] })
     if (before.spec.traits.hasFinalize) before.kho.outgoing.writeFinalize('1')
-    const handover = must(before.reboot() ?? new Failure('EIO'))
+    const handover = must(before.leave() ?? new Failure('EIO'))
     const warm = deaths((subsystems) => Kernel.takeOver(handover, { ...options, subsystems }))
     // Their LUO adds its part although kho_init() has failed.
     const isUnguarded = release === 'linux-6.19' || release === 'linux-7.0'
@@ -105,7 +105,7 @@ test.each(simulatedReleases)(
     const kernel = old(release)
     const own = [...(kernel.kho.outgoing.map?.ownPages() ?? []), kernel.kho.outgoing.rootFdt]
     const places = own.filter((pa): pa is PhysAddr => pa !== undefined)
-    const handover = kernel.reboot()
+    const handover = kernel.leave()
     if (!handover || failed(handover)) throw new Error('no handover')
     const seen = new Set<string>()
     fc.assert(

@@ -94,6 +94,23 @@ test.each(locking)(
   },
 )
 
+test.each(locking)(
+  '8.2 %s: an image loaded before an abort still leads to the map, whose pages are free',
+  (release) => {
+    const kernel = Kernel.boot({ release, cmdline: CMDLINE })
+    const page = pageWith(kernel, 'kept')
+    must(kernel.kho.preserveFolio(page))
+    must(kernel.kho.outgoing.writeFinalize('1'))
+    must(kernel.load())
+    const map = kernel.kho.outgoing.map?.root
+    must(kernel.kho.outgoing.writeFinalize('0'))
+    expect([...kernel.pages.allocations()].map(({ pa }) => pa)).not.toContain(map)
+    const next = must(kernel.kexec())
+    expect(next.kho.isKhoBoot).toBe(true)
+    expect(next.kho.restoreFolio(page)).toBe(page)
+  },
+)
+
 test.each(repeating)('1.5 %s: an image loaded early carries a map that is finalized late', (release) => {
   const kernel = Kernel.boot({ release, cmdline: CMDLINE })
   must(kernel.load())

@@ -48,7 +48,7 @@ function runGuest({ user, device }: LiveMachine): void {
 }
 
 function decodeLeft(machine: LiveMachine): Handover {
-  const handover = value(machine.kernel.reboot())
+  const handover = value(machine.kernel.leave())
   if (!handover?.boot) throw new Error('nothing is handed over')
   return decodeHandover(handoverImage(handover), phys(handover.boot.fdt_addr) as PhysAddr)
 }

@@ -413,7 +413,7 @@ describe('2.4 space in the root FDT', () => {
   }
 
   function faultsOf(kernel: Kernel): readonly string[] {
-    const handover = must(finalized(kernel).reboot()) as Handover
+    const handover = must(finalized(kernel).leave()) as Handover
     const root = phys(handover.boot?.fdt_addr ?? 0n)
     return decodeHandover(handoverImage(handover), root).faults.map(({ code }) => code)
   }
@@ -500,7 +500,7 @@ describe('memory', () => {
     // The test module fills two of the largest folios: at larger pages up to a gigabyte.
     const config = { testKho: machine.arch === 'x86_64' }
     const kernel = Kernel.boot({ release, ...machine, cmdline: 'kho=on kho_scratch=1%', config })
-    const handover = must(finalized(kernel).reboot()) as Handover
+    const handover = must(finalized(kernel).leave()) as Handover
     const { boot: data } = handover
     if (!data) throw new Error('no KHO data')
     const decoded = decodeHandover(handoverImage(handover), phys(data.fdt_addr), { boot: data })

@@ -14,7 +14,7 @@ const PANIC = 'Kernel panic - not syncing: The incoming tree failed to initializ
 function leftBy(release: LuoRelease): { readonly handover: Handover; readonly blob: PhysAddr } {
   const old = bootLive(release)
   value(old.user.createSession(old.device(), 's'))
-  const handover = value(old.kernel.reboot())
+  const handover = value(old.kernel.leave())
   if (!handover?.boot) throw new Error('nothing is handed over')
   const root = fdtAt(handover.ram, phys(handover.boot.fdt_addr))
   const node = root && subnode(root, 'LUO')

@@ -3,20 +3,23 @@ import { describe, expect, test } from 'vitest'
 import { khoBlockHeader } from '../abi/kho-block.ts'
 import { luoV5 } from '../abi/luo.ts'
 import { phys } from '../abi/memory.ts'
+import { Failure } from '../simulate/answer.ts'
 import { Blocked } from '../simulate/blocked.ts'
 import { fdtAt, getWord, subnode } from '../simulate/libfdt.ts'
+import type { FileHandler } from '../simulate/luo-file.ts'
+import { simulatedReleases } from '../simulate/release.ts'
 import { readStored } from '../simulate/stored.ts'
 import { bootLive, census, errno, kexecLive, LUO_RELEASES, value } from './support/live.ts'
 import { fakeFile, recordingHandler, type Troubles } from './support/recording.ts'
 
-type LuoRelease = (typeof LUO_RELEASES)[number]
 const KEEPS_LOCK = LUO_RELEASES.filter((release) => release !== 'linux-6.19')
 const BLOCKS = ['linux-7.2', 'linux-7.3'] as const
 
 /** Sessions `0`, `1`, … with files of these handles each. */
-function withFiles(release: LuoRelease, sessions: readonly (readonly bigint[])[], troubles: Troubles = {}) {
+function withFiles(release: string, sessions: readonly (readonly bigint[])[], troubles: Troubles = {}) {
   const calls: string[] = []
   const machine = bootLive(release, { handlers: [recordingHandler(calls, troubles)] })
+  if (!machine.kernel.spec.hasLuo) return { ...machine, calls, lu: -1, fds: [] }
   const lu = machine.device()
   const fds = sessions.map((handles, index) => {
     const session = value(machine.user.createSession(lu, String(index)))
@@ -29,7 +32,52 @@ function withFiles(release: LuoRelease, sessions: readonly (readonly bigint[])[]
   return { ...machine, calls, lu, fds }
 }
 
+test.each(simulatedReleases)('%s: no image: -EINVAL, and no file is frozen', (release) => {
+  const { kernel, calls } = withFiles(release, [[1n]])
+  expect(errno(kernel.reboot() ?? new Failure('EIO'))).toBe('EINVAL')
+  value(kernel.load())
+  value(kernel.unload())
+  expect(errno(kernel.reboot() ?? new Failure('EIO'))).toBe('EINVAL')
+  expect(calls).toEqual([])
+  expect(kernel.state).toBe('running')
+  value(kernel.load())
+  expect(value(kernel.reboot() ?? new Failure('EIO')).release).toBe(release)
+  expect(calls).toEqual(kernel.spec.hasLuo ? ['freeze 1'] : [])
+  expect(kernel.state).toBe('left')
+})
+
 describe.each(LUO_RELEASES)('%s', (release) => {
+  test('kexec lock busy: -EBUSY for who loads, unloads or reboots meanwhile', () => {
+    const answers: unknown[] = []
+    const meanwhile = recordingHandler([])
+    const handler: FileHandler = {
+      ...meanwhile,
+      ops: {
+        ...meanwhile.ops,
+        freeze: () => {
+          answers.push(
+            errno(kernel.load()),
+            errno(kernel.unload()),
+            errno(kernel.reboot() ?? new Failure('EIO')),
+          )
+        },
+      },
+    }
+    const { kernel, user, device } = bootLive(release, { handlers: [handler] })
+    const session = value(user.createSession(device(), 'vm'))
+    value(user.preserveFd(session, fakeFile(user, 1n), 1n))
+    expect(value(kernel.leave() ?? new Failure('EIO')).boot).toBeDefined()
+    expect(answers).toEqual(['EBUSY', 'EBUSY', 'EBUSY'])
+  })
+
+  test('a freeze that fails gives the kexec lock back, and the image stays loaded', () => {
+    const { kernel } = withFiles(release, [[1n], [2n]], { failsToFreeze: [2n] })
+    value(kernel.load())
+    expect(errno(kernel.reboot() ?? new Failure('EIO'))).toBe('EAGAIN')
+    expect(errno(kernel.reboot() ?? new Failure('EIO'))).toBe('EAGAIN')
+    expect(errno(kernel.load())).toBeUndefined()
+  })
+
   test('sessions in creation order, files in preservation order', () => {
     const { calls, live } = withFiles(release, [[2n, 1n], [], [9n, 5n]])
     expect(errno(live.reboot())).toBeUndefined()

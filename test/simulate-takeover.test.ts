@@ -43,7 +43,7 @@ function leave(release: string): Left {
   for (const mib of [33n, 100n, 260n]) must(kernel.kho.preservePages(phys(mib << 20n), 3))
   const sessions = machine.live.luo?.enabled ? keepFile(machine) : 0
   if (kernel.spec.traits.togglesFinalize) must(kernel.kho.outgoing.writeFinalize('1'))
-  const handover = kernel.reboot()
+  const handover = kernel.leave()
   if (!handover || failed(handover)) throw new Error(`${release} does not reboot`)
   const preserved = new FrameRanges()
   const { root } = kernel.kho.outgoing.map ?? {}

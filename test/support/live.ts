@@ -45,7 +45,7 @@ export function kexecLive(
   from: Pick<LiveMachine, 'kernel'>,
   options: LiveOptions & { readonly release?: string } = {},
 ): LiveMachine {
-  return takeOverLive(value(from.kernel.reboot()), { release: from.kernel.release, ...options })
+  return takeOverLive(value(from.kernel.leave()), { release: from.kernel.release, ...options })
 }
 
 /** Takes over what was left. */
