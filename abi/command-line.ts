@@ -10,6 +10,8 @@ import { RESERVE_MEM_NAME_SIZE, SMP_CACHE_BYTES } from './memblock.ts'
 export interface Parameter {
   /** With underscores for hyphens, which the kernel takes for the same. */
   readonly name: string
+  /** The name as it is written. */
+  readonly spelling: string
   /** Behind the first `=`; undefined where there is none. */
   readonly value: string | undefined
 }
@@ -28,8 +30,8 @@ export function parseCommandLine(text: string): readonly Parameter[] {
     const word = wordAt(text, at)
     at += word.length
     const parameter = parameterOf(word)
-    if (parameter.name === '--' && parameter.value === undefined) break
-    parameters.push({ ...parameter, name: parameter.name.replaceAll('-', '_') })
+    if (parameter.spelling === '--' && parameter.value === undefined) break
+    parameters.push({ ...parameter, name: parameter.spelling.replaceAll('-', '_') })
   }
   return parameters
 }
@@ -45,12 +47,12 @@ function wordAt(text: string, start: number): string {
 }
 
 /** Quotes around the whole or around the value are left out. */
-function parameterOf(word: string): Parameter {
+function parameterOf(word: string): Omit<Parameter, 'name'> {
   const unquoted = word.startsWith('"') ? withoutQuotes(word) : word
   const equals = unquoted.indexOf('=', 1)
-  if (equals < 0) return { name: unquoted, value: undefined }
+  if (equals < 0) return { spelling: unquoted, value: undefined }
   const value = unquoted.slice(equals + 1)
-  return { name: unquoted.slice(0, equals), value: value.startsWith('"') ? withoutQuotes(value) : value }
+  return { spelling: unquoted.slice(0, equals), value: value.startsWith('"') ? withoutQuotes(value) : value }
 }
 
 function withoutQuotes(text: string): string {

@@ -3,7 +3,7 @@
  * (check.ts, `message`), and the prefixes of all of them. What LUO says stands in console-luo.ts.
  *
  * Sources: kernel/kexec_handover.c (6.17.8); kernel/liveupdate/, mm/memblock.c, mm/memfd_luo.c,
- * lib/test_kho.c and lib/tests/liveupdate.c (6.19.11, 7.1.13, 7.3.4); consoles of these kernels.
+ * lib/test_kho.c, lib/tests/liveupdate.c and init/main.c (6.19.11, 7.1.13, 7.3.4); consoles of these kernels.
  */
 import { appliesTo, type Check } from './check.ts'
 import { luoLines, memfdLines } from './console-luo.ts'
@@ -17,6 +17,13 @@ const scratch = { by: 'kho_reserve_scratch()', level: 'err', since: 'linux-7.1' 
 const debugfs = { by: 'kho_in_debugfs_init()', level: 'warn' } as const
 
 const khoLines: readonly ConsoleLine[] = [
+  {
+    id: 'EARLY_PARAMETER',
+    by: 'do_early_param()',
+    level: 'warn',
+    format: "Malformed early option '%s'",
+    since: 'linux-6.16',
+  },
   {
     ...kho,
     id: 'KHO_FOUND',

@@ -95,6 +95,8 @@ export interface LogLine {
  * (kernel_kexec(): liveupdate_reboot()), whose Failure ends the reboot.
  */
 export interface Subsystem {
+  /** Its early_param()s that are switches. */
+  readonly switches?: readonly string[]
   early?(): void
   late?(): void
   lateMm?(): void

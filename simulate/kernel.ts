@@ -11,7 +11,7 @@ import { invariant } from '../abi/fault.ts'
 import type { Target } from '../abi/layout.ts'
 import { type Architecture, memoryOrders } from '../abi/machine.ts'
 import { type Answer, Failure, failed } from './answer.ts'
-import { switchOf } from './command-line.ts'
+import { type EarlyParameter, parseEarly, switchOf, takesBool } from './command-line.ts'
 import type { KernelBase, KernelConfig } from './context.ts'
 import type { LogLine, Subsystem } from './core.ts'
 import { exitCode, isCrash, KernelOops, NullDereference } from './crash.ts'
@@ -32,7 +32,7 @@ import { SimulatedPages } from './pages.ts'
 import type { MachineRam } from './ram.ts'
 import { type SimulatedRelease, simulatedRelease } from './release.ts'
 import { ReserveMem } from './reserve-mem.ts'
-import { earlyAllocations, scratchSizes } from './scratch.ts'
+import { DEFAULT_SIZES, earlyAllocations, parseScratchSizes, type ScratchSizes } from './scratch.ts'
 import { KhoTest } from './test-kho.ts'
 
 export type { ColdMachine, KernelOptions }
@@ -215,7 +215,7 @@ export class Kernel implements KernelBase {
   #boot(handover: Handover | undefined): this {
     this.run(() => {
       this.#initEarlyMemory(handover)
-      const sizes = scratchSizes(this)
+      const sizes = this.#parseEarly()
       this.kho.incoming.extendScratch()
       for (const { name, value } of this.parameters) {
         if (name === 'reserve_mem' && value !== undefined) this.reserveMem.reserve(value)
@@ -237,6 +237,20 @@ export class Kernel implements KernelBase {
     for (const { addr, size } of earlyAllocations(this.ram.ranges, this.target.pageSize)) {
       this.#early.reserve(addr, size)
     }
+  }
+
+  /** parse_early_param(); the sizes of the last `kho_scratch=` that can be understood. */
+  #parseEarly(): ScratchSizes {
+    let sizes = DEFAULT_SIZES
+    const switches = this.#subsystems.flatMap((subsystem) => subsystem.switches ?? [])
+    const known = new Map<string, EarlyParameter>(['kho', ...switches].map((name) => [name, takesBool]))
+    known.set('kho_scratch', (value = '') => {
+      const parsed = parseScratchSizes(this, value)
+      if (parsed) sizes = parsed
+      return parsed !== undefined
+    })
+    parseEarly(this, known)
+    return sizes
   }
 
   /** memblock_free_all() */

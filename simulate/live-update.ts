@@ -18,7 +18,10 @@ import { Userspace, type UserspaceKernel } from './userspace.ts'
 
 type LiveUpdateKernel = KernelBase & LuoContext & Pick<UserspaceKernel, 'run'>
 
+const SWITCH = 'liveupdate'
+
 export class LiveUpdate implements Subsystem {
+  readonly switches: readonly string[]
   readonly #kernel: LiveUpdateKernel
   /** Undefined where the release has no LUO. */
   readonly luo: Luo | undefined
@@ -29,12 +32,13 @@ export class LiveUpdate implements Subsystem {
 
   /** `huge` is the mount option of shmem. */
   constructor(kernel: LiveUpdateKernel, huge: Huge = 'never') {
-    const { release, ram, target, pages, config, parameters } = kernel
+    const { release, version, ram, target, pages, config, parameters } = kernel
     this.#kernel = kernel
     const form = luoForm(release)
-    const liveupdate = switchOf(parameters, 'liveupdate', false)
+    const liveupdate = switchOf(parameters, SWITCH, false)
     this.luo = form && new Luo(kernel, form, { liveupdate, testFlbs: config.liveupdateTest })
-    const { sealsExecFirst, writesLargeFolios } = luoTraits(release)
+    this.switches = this.luo ? [SWITCH] : []
+    const { sealsExecFirst, writesLargeFolios } = luoTraits(release, version)
     this.tmpfs = new Tmpfs({ ram, target, pages, huge, sealsExecFirst, writesLargeFolios })
   }
 

@@ -24,16 +24,11 @@ export type ScratchSizes =
   | { readonly lowmem: bigint; readonly global: bigint; readonly pernode: bigint }
   | { readonly scale: bigint }
 
-const DEFAULT_SIZES: ScratchSizes = { scale: 200n }
+/** Without a `kho_scratch=`. */
+export const DEFAULT_SIZES: ScratchSizes = { scale: 200n }
 
-/** The last `kho_scratch=` that can be understood; says what it understood. */
-export function scratchSizes(kernel: KernelBase): ScratchSizes {
-  return kernel.parameters
-    .filter(({ name }) => name === 'kho_scratch')
-    .reduce<ScratchSizes>((sizes, { value = '' }) => parseScratchSizes(kernel, value) ?? sizes, DEFAULT_SIZES)
-}
-
-function parseScratchSizes(kernel: KernelBase, text: string): ScratchSizes | undefined {
+/** kho_parse_scratch_size(): says what it understood; undefined where that is nothing. */
+export function parseScratchSizes(kernel: KernelBase, text: string): ScratchSizes | undefined {
   const [, percent] = /^([0-9]{1,10})%$/.exec(text) ?? []
   if (percent !== undefined) {
     if (BigInt(percent) >= 1n << 32n) return undefined

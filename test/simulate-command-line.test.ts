@@ -17,7 +17,7 @@ interface Boots {
 
 /** The machine of the lab. */
 const RAM = [{ start: 1n << 30n, end: 3n << 29n }]
-const SAID = /^(KHO|luo|liveupdate test|Revived|reserve_mem: |failed to prepare|test_kho)/
+const SAID = /^(KHO|luo|liveupdate test|Revived|reserve_mem: |failed to prepare|test_kho|Malformed)/
 
 function saidBy(kernel: Kernel): readonly string[] {
   const lines = kernel.console.map(({ text }) => text)
