@@ -372,6 +372,11 @@ export function releaseFor(text: string): Release | undefined {
   })
 }
 
+/** The update of a stable series that a release was said as: `7.1.3` of `linux-7.1.3`; undefined of `7.1`. */
+export function updateOf(text: string): string | undefined {
+  return /^(?:linux-|v)?(\d+\.\d+\.\d+)$/.exec(text)?.[1]
+}
+
 /** Position of a release in time; a name that is not registered is our bug. */
 export function releaseIndex(name: string): number {
   const index = releases.findIndex((release) => release.name === name)

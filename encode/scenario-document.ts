@@ -106,8 +106,8 @@ function kexecMetadataOf(
     }
     return undefined
   }
-  const release =
-    said?.previous_release ?? `${(machine.release?.name ?? 'linux-unknown').slice('linux-'.length)}.0`
+  const named = `${(machine.release?.name ?? 'linux-unknown').slice('linux-'.length)}.0`
+  const release = said?.previous_release ?? machine.update ?? named
   const limit = textLimit(version.root, 'previous_release')
   checkText(release, limit, 'the release', [...path, 'previous_release'], context)
   return { previous_release: release, kexec_count: said?.count ?? 1 }

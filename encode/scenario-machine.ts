@@ -16,6 +16,7 @@ import {
   releaseFor,
   releases,
   releasesWith,
+  updateOf,
   versionById,
 } from '../abi/registry.ts'
 import type { ArrayEdge, BlocksEdge, StructType } from '../abi/schema.ts'
@@ -34,6 +35,8 @@ export interface ScenarioMachine {
   readonly versions: ReleaseVersions
   /** Undefined where only versions are said. */
   readonly release: Release | undefined
+  /** The update of its stable series, where one is named: `7.1.3`. */
+  readonly update: string | undefined
   /** `linux-7.3`, or the versions, for messages. */
   readonly label: string
   readonly arch: Architecture
@@ -78,7 +81,7 @@ function versionsOf(
   scenario: Scenario,
   wanted: string | undefined,
   report: ScenarioReport,
-): Pick<ScenarioMachine, 'versions' | 'release' | 'label'> | undefined {
+): Pick<ScenarioMachine, 'versions' | 'release' | 'update' | 'label'> | undefined {
   const name = wanted ?? scenario.release
   const release = name === undefined ? undefined : releaseFor(name)
   if (name !== undefined && !release) {
@@ -95,7 +98,8 @@ function versionsOf(
   if (!versions.memblock) versions.memblock = componentByName('memblock').versions.at(-1)?.id as string
   if (!checkCombination(versions, report)) return undefined
   const label = release && !scenario.versions ? release.name : Object.values(versions).join(' with ')
-  return { versions, release: scenario.versions ? undefined : release, label }
+  const update = name === undefined ? undefined : updateOf(name)
+  return { versions, release: scenario.versions ? undefined : release, update, label }
 }
 
 /** Releases as points in time, oldest first; versions live between two of them, both ends open. */

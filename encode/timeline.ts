@@ -134,7 +134,7 @@ function timelineOf(
     liveupdate: scenario.liveupdate ?? true,
     liveupdateTest: scenario.liveupdate_test ?? false,
     khoTest: scenario.kho_test !== undefined && scenario.kho_test.off !== true,
-    version: scenario.kexec_metadata?.previous_release,
+    version: scenario.kexec_metadata?.previous_release ?? machine.update,
     regions,
     flbs,
     handlers,

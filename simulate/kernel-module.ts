@@ -8,8 +8,38 @@
 /** REFCOUNT_SATURATED: never counted down to zero again. */
 const SATURATED = -0x4000_0000
 
+/** How many hold something. */
+export interface References {
+  read(): number
+  set(value: number): void
+  increment(): void
+  /** Whether this was the last reference. */
+  decrementAndTest(): boolean
+}
+
+/** A plain integer, as counts were before refcount_t: nobody looks where it goes. */
+export class Counter implements References {
+  #value = 0
+
+  read(): number {
+    return this.#value
+  }
+
+  set(value: number): void {
+    this.#value = value
+  }
+
+  increment(): void {
+    this.#value++
+  }
+
+  decrementAndTest(): boolean {
+    return --this.#value === 0
+  }
+}
+
 /** refcount_t; `warn` gets what refcount_warn_saturate() says. */
-export class Refcount {
+export class Refcount implements References {
   #value = 0
   readonly #warn: (text: string) => void
 
@@ -30,7 +60,6 @@ export class Refcount {
     else this.#saturate('refcount_t: addition on 0; use-after-free.')
   }
 
-  /** Whether this was the last reference. */
   decrementAndTest(): boolean {
     if (this.#value > 0) return --this.#value === 0
     this.#saturate('refcount_t: underflow; use-after-free.')

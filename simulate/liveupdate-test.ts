@@ -28,6 +28,11 @@ export function registerTestFlbs(context: LuoContext, flbs: Flbs, handler: FileH
   context.say('FLB_TEST_REGISTERED', tested.length, handler.compatible)
 }
 
+/** liveupdate_test_unregister() of Linux 7.0 */
+export function unregisterTestFlbs(flbs: Flbs, handler: FileHandler): void {
+  for (const flb of flbsOf.get(flbs) ?? []) flbs.unregister(handler, flb)
+}
+
 /** liveupdate_test_init() */
 function lookForIncoming(context: LuoContext, flbs: Flbs, tested: readonly Flb[]): void {
   for (const flb of tested) {

@@ -11,6 +11,8 @@ import type { Store } from './stored.ts'
 
 export interface LuoContext extends Store {
   readonly release: string
+  /** utsname release: an update of that release, such as 7.1.3. */
+  readonly version: string
   readonly pages: Pages
   readonly kho: KhoApi
   /** Logs the line, or the message of the check, that has this id. */
@@ -62,8 +64,8 @@ function edgesOf(root: FdtNodeType | StructType, as: string): ArrayEdge | Blocks
 }
 
 /**
- * From which release on the code does what. The backports of 7.0.y and 7.1.y count as the release from
- * which on they were seen (7.1.13).
+ * From which release on the code does what. A stable series that began without it has it from an update on,
+ * see `UPDATES`.
  */
 const SINCE = {
   /** Session names that are empty or fill the field without a NUL are refused. */
@@ -80,6 +82,10 @@ const SINCE = {
   boundsNames: 'linux-7.0',
   /** File handlers and FLBs may be registered while there are sessions; modules are pinned file by file. */
   registersAnytime: 'kho-v2',
+  /** An FLB that is looked up is held by who asked, and counted by a refcount_t. */
+  countsFlbReferences: 'kho-v2',
+  /** A file that failed to be retrieved is not tried again. */
+  keepsRetrieveError: 'linux-6.19',
   /** kexec with preserve_context leaves LUO alone. */
   skipsPreserveContext: 'kho-v2',
   /** FINISH demands that its reserved word is zero. */
@@ -96,10 +102,27 @@ const SINCE = {
   failsForLaterFolio: 'kho-v2',
 } as const
 
-export type LuoTraits = Readonly<Record<keyof typeof SINCE, boolean>>
+export type LuoTrait = keyof typeof SINCE
+export type LuoTraits = Readonly<Record<LuoTrait, boolean>>
 
-export function luoTraits(release: string): LuoTraits {
+/** The first update in which it was seen; the last one seen without it is 6.19.6, 7.1.3. */
+const UPDATES: Readonly<Record<string, { readonly update: number; readonly traits: readonly LuoTrait[] }>> = {
+  'linux-6.19': { update: 11, traits: ['keepsRetrieveError'] },
+  'linux-7.1': {
+    update: 13,
+    traits: ['checksNames', 'checksSides', 'keepsLock', 'skipsPreserveContext', 'countsFlbReferences'],
+  },
+}
+
+/** What a release does in one of its versions; a version that names no update is the newest one known. */
+export function luoTraits(release: string, version: string): LuoTraits {
   const index = releaseIndex(release)
-  const entries = Object.entries(SINCE).map(([trait, since]) => [trait, index >= releaseIndex(since)])
+  const [, series, update] = /^(\d+\.\d+)\.(\d+)/.exec(version) ?? []
+  const later = `linux-${series}` === release ? UPDATES[release] : undefined
+  const lacking = later && Number(update) < later.update ? later.traits : []
+  const entries = Object.entries(SINCE).map(([trait, since]) => [
+    trait,
+    index >= releaseIndex(since) && !lacking.includes(trait as LuoTrait),
+  ])
   return Object.fromEntries(entries) as LuoTraits
 }

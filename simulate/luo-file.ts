@@ -86,7 +86,8 @@ export class FileHandlers {
 
   /** liveupdate_unregister_file_handler() */
   unregister(handler: FileHandler, isQuiet: boolean): Answer {
-    if (!this.#traits.registersAnytime && !isQuiet) return new Failure('EBUSY')
+    if (!this.#traits.registersAnytime && (!isQuiet || this.flbs?.hasLinks(handler)))
+      return new Failure('EBUSY')
     const at = this.#registered.findIndex((other) => other.handler === handler)
     if (at < 0) return
     this.flbs?.unregisterAll(handler)
@@ -272,7 +273,7 @@ export class FileSet {
     const args = this.#argumentsOf(entry)
     const answer = entry.by.ops.retrieve(args)
     if (failed(answer)) {
-      entry.retrieved = answer
+      if (this.#traits.keepsRetrieveError) entry.retrieved = answer
       return answer
     }
     const file = args.file as File

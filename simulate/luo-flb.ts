@@ -2,7 +2,7 @@
  * File-lifecycle-bound objects: global state that is preserved with the first file that depends on it
  * and finished with the last.
  *
- * Source: kernel/liveupdate/luo_flb.c (Linux 7.1, 7.2, 7.3; 6.19 has none).
+ * Source: kernel/liveupdate/luo_flb.c (Linux 7.0, 7.1, 7.2, 7.3; 6.19 has none).
  */
 import type { Errno } from '../abi/errno.ts'
 import { layoutOf } from '../abi/layout.ts'
@@ -10,7 +10,7 @@ import { arrayCapacity } from '../abi/limits.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import type { ArrayEdge, StructType } from '../abi/schema.ts'
 import { type Answer, Failure, failed } from './answer.ts'
-import { KernelModule, Refcount } from './kernel-module.ts'
+import { Counter, KernelModule, Refcount, type References } from './kernel-module.ts'
 import type { LuoContext, LuoTraits } from './luo-context.ts'
 import { readStored, textEquals, writeFields } from './stored.ts'
 
@@ -41,8 +41,8 @@ export interface Flb {
 interface FlbState {
   readonly flb: Flb
   readonly owner: KernelModule
-  readonly outgoing: { readonly count: Refcount; data: bigint; obj: unknown }
-  readonly incoming: { readonly count: Refcount; data: bigint; obj: unknown; finished: boolean }
+  readonly outgoing: { readonly count: References; data: bigint; obj: unknown }
+  readonly incoming: { readonly count: References; data: bigint; obj: unknown; finished: boolean }
   /** 0: not tried; 1: retrieved; else the error. */
   retrieved: 0 | 1 | Failure
   users: number
@@ -104,24 +104,33 @@ export class Flbs {
       if (this.#registered.some((other) => other.flb.compatible === flb.compatible)) {
         return new Failure('EEXIST')
       }
+      if (!this.#traits.registersAnytime && !state.owner.tryGet()) return new Failure('EAGAIN')
       this.#registered.push(state)
     }
     state.users++
     links.push(flb)
   }
 
-  /** liveupdate_unregister_flb() */
-  unregister(handler: object & { readonly compatible: string }, flb: Flb): void {
+  /** liveupdate_unregister_flb(); one that is not linked is an error up to 7.0, later a warning. */
+  unregister(handler: object & { readonly compatible: string }, flb: Flb): Answer {
     const links = this.#linksOf(handler)
     const at = links.indexOf(flb)
     if (at < 0) {
+      if (!this.#traits.registersAnytime) return new Failure('ENOENT')
       this.#context.say('LUO_FLB_UNREGISTERED', flb.compatible, handler.compatible)
       return
     }
     links.splice(at, 1)
     const state = this.#stateOf(flb)
     state.users--
-    if (state.users === 0) this.#registered.splice(this.#registered.indexOf(state), 1)
+    if (state.users > 0) return
+    this.#registered.splice(this.#registered.indexOf(state), 1)
+    if (!this.#traits.registersAnytime) state.owner.put()
+  }
+
+  /** Whether a file handler depends on any. */
+  hasLinks(handler: object): boolean {
+    return this.#linksOf(handler).length > 0
   }
 
   /** luo_flb_unregister_all() */
@@ -147,22 +156,28 @@ export class Flbs {
 
   /** luo_flb_file_finish() */
   fileFinish(handler: object): void {
-    for (const flb of this.#linksOf(handler).toReversed()) this.putIncoming(flb)
+    for (const flb of this.#linksOf(handler).toReversed()) this.#putIncoming(flb)
   }
 
-  /** liveupdate_flb_get_incoming(): the object, retrieved on the first call, with a reference. */
+  /** liveupdate_flb_get_incoming(): the object, retrieved on the first call, with a reference where they count. */
   getIncoming(flb: Flb): Answer<unknown> {
     const state = this.#stateOf(flb)
     if (state.incoming.obj === undefined) {
       const answer = this.#retrieveOne(state)
       if (failed(answer)) return answer
     }
-    state.incoming.count.increment()
+    if (this.#traits.countsFlbReferences) state.incoming.count.increment()
     return state.incoming.obj
   }
 
-  /** liveupdate_flb_put_incoming() */
-  putIncoming(flb: Flb): void {
+  /** liveupdate_flb_put_incoming(), where there is one. */
+  putIncoming(flb: Flb): Answer {
+    if (!this.#traits.countsFlbReferences) return new Failure('EOPNOTSUPP')
+    this.#putIncoming(flb)
+  }
+
+  /** luo_flb_file_finish_one() */
+  #putIncoming(flb: Flb): void {
     const state = this.#stateOf(flb)
     if (!state.incoming.count.decrementAndTest()) return
     if (state.retrieved !== 1 && failed(this.#retrieveOne(state))) {
@@ -173,7 +188,7 @@ export class Flbs {
     state.incoming.data = 0n
     state.incoming.obj = undefined
     state.incoming.finished = true
-    state.owner.put()
+    this.#unpin(state.owner)
   }
 
   /** liveupdate_flb_get_outgoing(); with a reference from Linux 7.2 on, and only if it is preserved. */
@@ -192,7 +207,7 @@ export class Flbs {
     flb.ops.unpreserve?.({ flb, data: outgoing.data, obj: outgoing.obj })
     outgoing.data = 0n
     outgoing.obj = undefined
-    owner.put()
+    this.#unpin(owner)
   }
 
   /** References to what this kernel preserves, as the reboot would write them. */
@@ -229,16 +244,25 @@ export class Flbs {
       outgoing.count.increment()
       return
     }
-    if (!owner.tryGet()) return new Failure('ENODEV')
+    if (!this.#pin(owner)) return new Failure('ENODEV')
     const args: FlbArguments = { flb, data: 0n, obj: undefined }
     const answer = flb.ops.preserve?.(args)
     if (failed(answer)) {
-      owner.put()
+      this.#unpin(owner)
       return answer
     }
     outgoing.data = args.data
     outgoing.obj = args.obj
     outgoing.count.set(1)
+  }
+
+  /** Up to 7.0 the module is pinned from registration on. */
+  #pin(owner: KernelModule): boolean {
+    return !this.#traits.registersAnytime || owner.tryGet()
+  }
+
+  #unpin(owner: KernelModule): void {
+    if (this.#traits.registersAnytime) owner.put()
   }
 
   /** luo_flb_retrieve_one() */
@@ -253,12 +277,12 @@ export class Flbs {
     const { data, count } = readStored(this.#context, this.#edge.element, entry)
     incoming.data = data as bigint
     incoming.count.set(Number(BigInt.asIntN(32, count as bigint)))
-    if (!owner.tryGet()) return new Failure('ENODEV')
+    if (!this.#pin(owner)) return new Failure('ENODEV')
     const args: FlbArguments = { flb, data: incoming.data, obj: undefined }
     const answer = flb.ops.retrieve?.(args)
     if (failed(answer)) {
       state.retrieved = answer
-      owner.put()
+      this.#unpin(owner)
       return answer
     }
     incoming.obj = args.obj
@@ -267,7 +291,7 @@ export class Flbs {
 
   /** The search ends at the stored count only, wherever that leads; `count` is compared as an int. */
   #find(page: PhysAddr, compatible: string): PhysAddr | undefined {
-    const { count } = readStored(this.#context, this.#header, page)
+    const { count } = readStored(this.#context, this.#header, page, 'count')
     for (let index = 0; BigInt(index) < (count as bigint) && index < MAX_SEARCH; index++) {
       const entry = this.#entry(page, index)
       if (textEquals(this.#context, entry, compatible)) return entry
@@ -292,11 +316,12 @@ export class Flbs {
     const known = this.#states.get(flb)
     if (known) return known
     const warn = (text: string): void => this.#context.warn('lib/refcount.c', 'refcount_warn_saturate', text)
+    const newCount = (): References => (this.#traits.countsFlbReferences ? new Refcount(warn) : new Counter())
     const state: FlbState = {
       flb,
       owner: flb.owner ?? new KernelModule(),
-      outgoing: { count: new Refcount(warn), data: 0n, obj: undefined },
-      incoming: { count: new Refcount(warn), data: 0n, obj: undefined, finished: false },
+      outgoing: { count: newCount(), data: 0n, obj: undefined },
+      incoming: { count: newCount(), data: 0n, obj: undefined, finished: false },
       retrieved: 0,
       users: 0,
     }

@@ -15,7 +15,7 @@ import { encodeInt } from '../encode/write.ts'
 import { type Answer, Failure, failed } from './answer.ts'
 import type { Subtree } from './core.ts'
 import { checkCompatible, type FdtNode, fdtAt, getProperty, missingProperty, subnode } from './libfdt.ts'
-import { registerTestFlbs } from './liveupdate-test.ts'
+import { registerTestFlbs, unregisterTestFlbs } from './liveupdate-test.ts'
 import { type LuoContext, type LuoForm, type LuoTraits, luoTraits } from './luo-context.ts'
 import { type FileHandler, FileHandlers } from './luo-file.ts'
 import { type Flb, Flbs } from './luo-flb.ts'
@@ -49,7 +49,7 @@ export class Luo {
     this.#form = form
     this.#options = options
     this.#enabled = options.liveupdate
-    this.traits = luoTraits(context.release)
+    this.traits = luoTraits(context.release, context.version)
     this.flbs = form.flbs && new Flbs(context, this.traits, form.flbs)
     this.#handlers = new FileHandlers(context, this.traits, this.flbs)
     this.sessions = new Sessions(context, this.traits, form, this.#handlers)
@@ -107,10 +107,15 @@ export class Luo {
     if (this.#options.testFlbs && this.flbs) registerTestFlbs(this.#context, this.flbs, handler)
   }
 
-  /** liveupdate_unregister_file_handler() */
+  /** liveupdate_unregister_file_handler(); up to 7.0 what depends on it has to go first, and goes back on a failure. */
   unregisterFileHandler(handler: FileHandler): Answer {
     if (!this.#enabled) return this.traits.registersAnytime ? undefined : new Failure('EOPNOTSUPP')
-    return this.#handlers.unregister(handler, this.#isQuiet)
+    const isTested = !this.traits.registersAnytime && this.#options.testFlbs && this.#isQuiet
+    const tested = isTested ? this.flbs : undefined
+    if (tested) unregisterTestFlbs(tested, handler)
+    const answer = this.#handlers.unregister(handler, this.#isQuiet)
+    if (tested && failed(answer)) registerTestFlbs(this.#context, tested, handler)
+    return answer
   }
 
   /** liveupdate_register_flb() */
@@ -122,6 +127,13 @@ export class Luo {
     }
     if (!this.traits.registersAnytime && !this.#isQuiet) return new Failure('EBUSY')
     return this.flbs.register(handler, flb)
+  }
+
+  /** liveupdate_unregister_flb() */
+  unregisterFlb(handler: FileHandler, flb: Flb): Answer {
+    if (!this.#enabled || !this.flbs) return new Failure('EOPNOTSUPP')
+    if (!this.traits.registersAnytime && !this.#isQuiet) return new Failure('EBUSY')
+    return this.flbs.unregister(handler, flb)
   }
 
   /** luo_session_quiesce(): no session on either side. */

@@ -5,7 +5,7 @@
 import { parseCommandLine, parseReserveMem } from '../abi/command-line.ts'
 import { invariant } from '../abi/fault.ts'
 import { hex, type PhysAddr, type PhysicalMemory, phys } from '../abi/memory.ts'
-import { releaseFor } from '../abi/registry.ts'
+import { releaseFor, updateOf } from '../abi/registry.ts'
 import { contentSource } from '../encode/content.ts'
 import type { Content } from '../encode/handover.ts'
 import type { OutputMachine } from '../encode/image-format.ts'
@@ -95,8 +95,13 @@ export class TimelineMachine {
     this.#needsSnapshots = [...eachStep(timeline.steps)].some(
       ({ step }) => step.verify?.file !== undefined && Object.keys(step.verify).length === 1,
     )
-    this.#running = this.#start({ release: timeline.release, cmdline: this.#cmdline() }, [], undefined)
+    this.#running = this.#start({ ...this.#firstKernel, cmdline: this.#cmdline() }, [], undefined)
     this.#fillRegions()
+  }
+
+  get #firstKernel(): NamedKernel {
+    const { release, version } = this.#timeline
+    return { release, ...(version && { version }) }
   }
 
   get kernel(): Kernel {
@@ -184,21 +189,16 @@ export class TimelineMachine {
     return () => this.#corruptions.includes(corruption)
   }
 
-  coldBoot({ release = this.#timeline.release, cmdline }: NonNullable<ScenarioStep['boot']>): StepResult {
+  coldBoot({ release, cmdline }: NonNullable<ScenarioStep['boot']>): StepResult {
     this.#snapshots = new Map()
-    const options = { release: nameOf(release), cmdline: this.#cmdline(cmdline) }
-    this.#running = this.#start(options, [], undefined)
+    const kernel = release === undefined ? this.#firstKernel : kernelOf(release)
+    this.#running = this.#start({ ...kernel, cmdline: this.#cmdline(cmdline) }, [], undefined)
     this.#fillRegions()
     return this.kernel.state === 'running' ? done() : this.dead()
   }
 
   /** Reboots by kexec; a failure leaves the kernel running. */
-  kexec({
-    to = this.release,
-    cmdline,
-    without = [],
-    load = true,
-  }: NonNullable<ScenarioStep['kexec']>): Answer | StepResult {
+  kexec({ to, cmdline, without = [], load = true }: NonNullable<ScenarioStep['kexec']>): Answer | StepResult {
     const { kernel, names } = this.#running
     const files = this.#needsSnapshots ? [...names.preservedFiles] : []
     const snapshots = new Map(
@@ -208,10 +208,10 @@ export class TimelineMachine {
     if (handover === undefined) return kernel.state === 'running' ? done() : this.dead()
     if (failed(handover)) return handover
     this.kexecs++
-    const release = nameOf(to)
-    const facts = this.#passOn(kernel, handover, release)
+    const next = to === undefined ? { release: kernel.release, version: kernel.version } : kernelOf(to)
+    const facts = this.#passOn(kernel, handover, next.release)
     this.#snapshots = snapshots
-    this.#running = this.#start({ release, cmdline: this.#cmdline(cmdline) }, without, handover)
+    this.#running = this.#start({ ...next, cmdline: this.#cmdline(cmdline) }, without, handover)
     return typeof facts === 'string' ? done([], [facts]) : this.#booted(facts)
   }
 
@@ -293,11 +293,11 @@ export class TimelineMachine {
   }
 
   #start(
-    options: Pick<KernelOptions, 'release' | 'cmdline'>,
+    options: NamedKernel & Pick<KernelOptions, 'cmdline'>,
     without: readonly string[],
     handover: Handover | undefined,
   ): Running {
-    const { arch, target, ram, liveupdateTest, khoTest, version } = this.#timeline
+    const { arch, target, ram, liveupdateTest, khoTest } = this.#timeline
     const parts: { live?: LiveUpdate; drivers?: OpaqueDrivers } = {}
     const subsystems = (kernel: Kernel): readonly Subsystem[] => {
       const live = new LiveUpdate(kernel)
@@ -309,7 +309,7 @@ export class TimelineMachine {
     const built = { ...options, config, subsystems }
     const kernel = handover
       ? Kernel.takeOver(handover, built)
-      : Kernel.boot({ ...built, arch, pageSize: target.pageSize, ram, ...(version && { version }) })
+      : Kernel.boot({ ...built, arch, pageSize: target.pageSize, ram })
     const { live, drivers } = parts
     invariant(live && drivers, 'a kernel makes its subsystems')
     const process = live.process()
@@ -344,9 +344,12 @@ function littleEndian(value: bigint, length: number): Uint8Array {
   return Uint8Array.from({ length }, (_, at) => Number((value >> BigInt(8 * at)) & 0xffn))
 }
 
-/** The registered name of a release that the timeline's reader has accepted. */
-function nameOf(release: string): string {
+type NamedKernel = Pick<KernelOptions, 'release' | 'version'>
+
+/** A release that the timeline's reader has accepted, and which update of it, if it says so. */
+function kernelOf(release: string): NamedKernel {
   const known = releaseFor(release)
   invariant(known, `no release ${release}`)
-  return known.name
+  const version = updateOf(release)
+  return { release: known.name, ...(version && { version }) }
 }

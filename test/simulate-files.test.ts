@@ -2,12 +2,21 @@
 import { describe, expect, test } from 'vitest'
 import { memfdSeals } from '../abi/memfd.ts'
 import { KernelModule } from '../simulate/kernel-module.ts'
-import { bootLive, census, errno, kexecLive, LUO_RELEASES, value } from './support/live.ts'
+import {
+  bootLive,
+  census,
+  errno,
+  kexecLive,
+  LUO_RELEASES,
+  SINCE_71,
+  UNTIL_70,
+  value,
+} from './support/live.ts'
 import { fakeFile, recordingHandler } from './support/recording.ts'
 
-const ARRAYS = ['linux-6.19', 'kho-v2', 'linux-7.1'] as const
+const ARRAYS = ['linux-6.19', 'linux-7.0', 'kho-v2', 'linux-7.1'] as const
 const BLOCKS = ['linux-7.2', 'linux-7.3'] as const
-const KNOWS_PRESERVED = LUO_RELEASES.filter((release) => release !== 'linux-6.19')
+const KNOWS_PRESERVED = SINCE_71
 
 describe.each(LUO_RELEASES)('%s', (release) => {
   test('PRESERVE_FD: token already in this session -EEXIST, before the file is looked at', () => {
@@ -185,17 +194,20 @@ test.each(KNOWS_PRESERVED)('%s: retrieved and not yet finished: -EBUSY', (releas
   expect(errno(user.preserveFd(fresh, fd, 1n))).toBeUndefined()
 })
 
-test('linux-6.19: the same file twice is not detected; one unpreserve thaws it for both', () => {
-  const { user, session, device } = withSession('linux-6.19')
-  const other = value(user.createSession(device(), 'other'))
-  const fd = value(user.memfdCreate('m', 2))
-  value(user.ftruncate(fd, 4096))
-  value(user.preserveFd(session, fd, 1n))
-  value(user.preserveFd(other, fd, 1n))
-  user.close(session)
-  expect(errno(user.ftruncate(fd, 8192))).toBeUndefined()
-  expect(errno(user.addSeals(fd, memfdSeals.WRITE))).toBe('EBUSY')
-})
+test.each(UNTIL_70)(
+  '%s: the same file twice is not detected; one unpreserve thaws it for both',
+  (release) => {
+    const { user, session, device } = withSession(release)
+    const other = value(user.createSession(device(), 'other'))
+    const fd = value(user.memfdCreate('m', 2))
+    value(user.ftruncate(fd, 4096))
+    value(user.preserveFd(session, fd, 1n))
+    value(user.preserveFd(other, fd, 1n))
+    user.close(session)
+    expect(errno(user.ftruncate(fd, 8192))).toBeUndefined()
+    expect(errno(user.addSeals(fd, memfdSeals.WRITE))).toBe('EBUSY')
+  },
+)
 
 test.each(KNOWS_PRESERVED)('%s: a module that goes away has no handler; files pin it', (release) => {
   const owner = new KernelModule()
@@ -209,22 +221,25 @@ test.each(KNOWS_PRESERVED)('%s: a module that goes away has no handler; files pi
   expect(owner.refs).toBe(0)
 })
 
-test('linux-6.19: registration pins the module, and is refused while there are sessions', () => {
-  const { live, device, user } = bootLive('linux-6.19')
-  const owner = new KernelModule()
-  const handler = { ...recordingHandler([]), owner }
-  value(live.luo?.registerFileHandler(handler))
-  expect(owner.refs).toBe(1)
-  owner.live = false
-  const late = { ...recordingHandler([], { compatible: 'late' }), owner }
-  expect(errno(live.luo?.registerFileHandler(late))).toBe('EAGAIN')
-  const session = value(user.createSession(device(), 's'))
-  expect(errno(live.luo?.registerFileHandler(recordingHandler([], { compatible: 'x' })))).toBe('EBUSY')
-  expect(errno(live.luo?.unregisterFileHandler(handler))).toBe('EBUSY')
-  user.close(session)
-  expect(errno(live.luo?.unregisterFileHandler(handler))).toBeUndefined()
-  expect(owner.refs).toBe(0)
-})
+test.each(UNTIL_70)(
+  '%s: registration pins the module, and is refused while there are sessions',
+  (release) => {
+    const { live, device, user } = bootLive(release)
+    const owner = new KernelModule()
+    const handler = { ...recordingHandler([]), owner }
+    value(live.luo?.registerFileHandler(handler))
+    expect(owner.refs).toBe(1)
+    owner.live = false
+    const late = { ...recordingHandler([], { compatible: 'late' }), owner }
+    expect(errno(live.luo?.registerFileHandler(late))).toBe('EAGAIN')
+    const session = value(user.createSession(device(), 's'))
+    expect(errno(live.luo?.registerFileHandler(recordingHandler([], { compatible: 'x' })))).toBe('EBUSY')
+    expect(errno(live.luo?.unregisterFileHandler(handler))).toBe('EBUSY')
+    user.close(session)
+    expect(errno(live.luo?.unregisterFileHandler(handler))).toBeUndefined()
+    expect(owner.refs).toBe(0)
+  },
+)
 
 test('linux-6.19: a handler that is missing leaves the rest of the session out, and no error is kept', () => {
   const old = preserved('linux-6.19', [1n])

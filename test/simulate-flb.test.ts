@@ -3,11 +3,17 @@ import { describe, expect, test } from 'vitest'
 import { Failure } from '../simulate/answer.ts'
 import { KernelModule } from '../simulate/kernel-module.ts'
 import type { Flb } from '../simulate/luo-flb.ts'
-import { bootLive, errno, kexecLive, value } from './support/live.ts'
+import { bootLive, errno, kexecLive, type LiveOptions, value } from './support/live.ts'
 import { fakeFile, recordingHandler } from './support/recording.ts'
 
-const RELEASES = ['kho-v2', 'linux-7.1', 'linux-7.2', 'linux-7.3'] as const
-const BEFORE_72 = ['kho-v2', 'linux-7.1'] as const
+const RELEASES = ['linux-7.0', 'kho-v2', 'linux-7.1', 'linux-7.2', 'linux-7.3'] as const
+const SINCE_71 = ['kho-v2', 'linux-7.1', 'linux-7.2', 'linux-7.3'] as const
+const BEFORE_72 = ['linux-7.0', 'kho-v2', 'linux-7.1'] as const
+/** FLBs whose references are plain numbers. */
+const UNCOUNTED = [
+  ['linux-7.0', '7.0.0'],
+  ['linux-7.1', '7.1.3'],
+] as const
 const SINCE_72 = ['linux-7.2', 'linux-7.3'] as const
 type FlbRelease = (typeof RELEASES)[number]
 
@@ -41,19 +47,24 @@ function recordingFlb(calls: string[], compatible: string, troubles: FlbTroubles
   }
 }
 
-function withFlbs(release: FlbRelease, calls: string[], flbs: readonly Flb[]) {
+function withFlbs(release: FlbRelease, calls: string[], flbs: readonly Flb[], options: LiveOptions = {}) {
   const handler = recordingHandler(calls)
-  const machine = bootLive(release, { handlers: [handler] })
+  const machine = bootLive(release, { handlers: [handler], ...options })
   for (const flb of flbs) value(machine.live.luo?.registerFlb(handler, flb))
   const lu = machine.device()
   return { ...machine, handler, session: value(machine.user.createSession(lu, 's')) }
 }
 
 /** The next kernel with the same handler and FLBs. */
-function nextWith(old: Parameters<typeof kexecLive>[0], calls: string[], flbs: readonly Flb[]) {
+function nextWith(
+  old: Parameters<typeof kexecLive>[0],
+  calls: string[],
+  flbs: readonly Flb[],
+  options: LiveOptions = {},
+) {
   calls.length = 0
   const handler = recordingHandler(calls)
-  const machine = kexecLive(old, { handlers: [handler] })
+  const machine = kexecLive(old, { handlers: [handler], ...options })
   for (const flb of flbs) value(machine.live.luo?.registerFlb(handler, flb))
   const session = value(machine.user.retrieveSession(machine.device(), 's'))
   return { ...machine, session }
@@ -95,7 +106,9 @@ describe.each(RELEASES)('%s', (release) => {
     expect(calls).toEqual(['a preserve', 'preserve 1', 'a unpreserve 4096'])
     expect(live.luo?.flbs?.outgoingCount(flb)).toBe(0)
   })
+})
 
+describe.each(SINCE_71)('%s', (release) => {
   test('incoming: each finished file removes one reference, reaching 0 runs finish(), later -ENODATA', () => {
     const calls: string[] = []
     const flb = recordingFlb(calls, 'a', { data: 77n })
@@ -188,6 +201,107 @@ describe.each(RELEASES)('%s', (release) => {
       undefined,
       undefined,
     ])
+  })
+})
+
+describe.each(UNCOUNTED)('%s as %s: references are plain numbers', (release, version) => {
+  test('incoming: get does not count and there is no put; each finished file removes one, reaching 0 runs finish()', () => {
+    const calls: string[] = []
+    const flb = recordingFlb(calls, 'a', { data: 77n })
+    const old = withFlbs(release, [], [flb], { version })
+    for (const token of [1n, 2n]) value(old.user.preserveFd(old.session, fakeFile(old.user, token), token))
+    const next = nextWith(old, calls, [flb], { version })
+    const flbs = next.live.luo?.flbs
+    expect([1, 2].map(() => value(flbs?.getIncoming(flb)))).toEqual(['restored 77', 'restored 77'])
+    expect(flbs?.incomingCount(flb)).toBe(2)
+    expect(errno(flbs?.putIncoming(flb))).toBe('EOPNOTSUPP')
+    value(next.user.finish(next.session))
+    expect(calls.filter((call) => call.startsWith('a '))).toEqual(['a retrieve 77', 'a finish restored 77'])
+    expect(errno(flbs?.getIncoming(flb))).toBe('ENODATA')
+  })
+
+  test('nobody retrieved it before the first file finishes: counts to -1, says nothing, never calls finish()', () => {
+    const calls: string[] = []
+    const flb = recordingFlb(calls, 'a')
+    const old = withFlbs(release, [], [flb], { version })
+    value(old.user.preserveFd(old.session, fakeFile(old.user, 1n), 1n))
+    const next = nextWith(old, calls, [flb], { version })
+    const said = next.console().length
+    value(next.user.finish(next.session))
+    expect(next.live.luo?.flbs?.incomingCount(flb)).toBe(-1)
+    expect(calls.filter((call) => call.startsWith('a '))).toEqual([])
+    expect(next.console().slice(said)).toEqual([])
+  })
+})
+
+describe('linux-7.0', () => {
+  const booted = () => {
+    const handler = recordingHandler([])
+    const machine = bootLive('linux-7.0', { handlers: [handler] })
+    const register = (flb: Flb) => errno(machine.live.luo?.registerFlb(handler, flb))
+    const unregister = (flb: Flb) => errno(machine.live.luo?.unregisterFlb(handler, flb))
+    return { ...machine, handler, register, unregister }
+  }
+
+  test('register: on one handler twice -EEXIST, another with the same string -EEXIST, table full -ENOSPC', () => {
+    const { register, unregister } = booted()
+    const first = recordingFlb([], 'a')
+    expect(register(first)).toBeUndefined()
+    expect(register(first)).toBe('EEXIST')
+    expect(register(recordingFlb([], 'a'))).toBe('EEXIST')
+    for (let index = 1; index < 63; index++)
+      expect(register(recordingFlb([], `flb-${index}`))).toBeUndefined()
+    expect(register(recordingFlb([], 'one too many'))).toBe('ENOSPC')
+    expect(unregister(first)).toBeUndefined()
+    expect(register(recordingFlb([], 'one too many'))).toBeUndefined()
+  })
+
+  test('register and unregister: -EBUSY while sessions exist', () => {
+    const { user, device, register, unregister } = booted()
+    const known = recordingFlb([], 'known')
+    expect(register(known)).toBeUndefined()
+    const session = value(user.createSession(device(), 's'))
+    expect(register(recordingFlb([], 'a'))).toBe('EBUSY')
+    expect(unregister(known)).toBe('EBUSY')
+    user.close(session)
+    expect(register(recordingFlb([], 'a'))).toBeUndefined()
+    expect(unregister(known)).toBeUndefined()
+  })
+
+  test('register: -EAGAIN for a dying module; a live one is pinned until the last handler lets it go', () => {
+    const { live, handler, register, unregister } = booted()
+    const owner = new KernelModule()
+    const flb = recordingFlb([], 'a', { owner })
+    owner.live = false
+    expect(register(flb)).toBe('EAGAIN')
+    owner.live = true
+    expect(register(flb)).toBeUndefined()
+    const other = recordingHandler([], { compatible: 'other' })
+    value(live.luo?.registerFileHandler(other))
+    value(live.luo?.registerFlb(other, flb))
+    expect(owner.refs).toBe(1)
+    expect(unregister(flb)).toBeUndefined()
+    expect(owner.refs).toBe(1)
+    value(live.luo?.unregisterFlb(other, flb))
+    expect(owner.refs).toBe(0)
+    expect(errno(live.luo?.unregisterFileHandler(handler))).toBeUndefined()
+  })
+
+  test('unregister: one that is not linked -ENOENT; a handler on which one depends -EBUSY', () => {
+    const { live, handler, register, unregister } = booted()
+    const flb = recordingFlb([], 'a')
+    expect(unregister(flb)).toBe('ENOENT')
+    expect(register(flb)).toBeUndefined()
+    expect(errno(live.luo?.unregisterFileHandler(handler))).toBe('EBUSY')
+    expect(unregister(flb)).toBeUndefined()
+    expect(errno(live.luo?.unregisterFileHandler(handler))).toBeUndefined()
+  })
+
+  test('the FLBs of CONFIG_LIVEUPDATE_TEST do not keep a handler from going', () => {
+    const handler = recordingHandler([])
+    const { live } = bootLive('linux-7.0', { handlers: [handler], config: { liveupdateTest: true } })
+    expect(errno(live.luo?.unregisterFileHandler(handler))).toBeUndefined()
+    expect(errno(live.luo?.registerFileHandler(handler))).toBeUndefined()
   })
 })
 

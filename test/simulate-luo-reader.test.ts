@@ -5,7 +5,7 @@ import type { Handover } from '../simulate/handover.ts'
 import { fdtAt, getWord, subnode } from '../simulate/libfdt.ts'
 import { bootLive, LUO_RELEASES, type LuoRelease, takeOverLive, value } from './support/live.ts'
 
-const FDT_FORM = ['linux-6.19', 'kho-v2', 'linux-7.1'] as const
+const FDT_FORM = ['linux-6.19', 'linux-7.0', 'kho-v2', 'linux-7.1'] as const
 const WITH_FLBS = ['kho-v2', 'linux-7.1'] as const
 const STRUCT_FORM = ['linux-7.2', 'linux-7.3'] as const
 const PANIC = 'Kernel panic - not syncing: The incoming tree failed to initialize properly'

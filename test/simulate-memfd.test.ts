@@ -14,11 +14,13 @@ import {
   type LiveOptions,
   LUO_RELEASES,
   type LuoRelease,
+  SINCE_71,
+  UNTIL_70,
   value,
 } from './support/live.ts'
 
 const { SEAL, SHRINK, GROW, WRITE, FUTURE_WRITE, EXEC } = memfdSeals
-const WITH_SEALS = LUO_RELEASES.filter((release) => release !== 'linux-6.19')
+const WITH_SEALS = SINCE_71
 const PAGE = 4096
 
 function withSession(release: LuoRelease, options: LiveOptions = {}) {
@@ -49,7 +51,7 @@ function handedOver(
 
 /** Where the record of the only preserved file stands: a page with its size in the declared field. */
 function recordOf(machine: LiveMachine, release: LuoRelease, size: bigint): PhysAddr {
-  const struct = release === 'linux-6.19' ? memfdV1 : memfdV2
+  const struct = UNTIL_70.includes(release) ? memfdV1 : memfdV2
   const found = [...machine.kernel.pages.allocations()].find(({ pa, order }) => {
     const record = order === 0 ? readStored(machine.kernel, struct, pa) : undefined
     return record?.size === size && record.nr_folios > 0n && record.folios.total_pages > 0
@@ -122,7 +124,7 @@ describe.each(LUO_RELEASES)('%s', (release) => {
     expect(value(user.fstat(fd)).blocks).toBe(8n)
     value(user.preserveFd(session, fd, 1n))
     expect(value(user.fstat(fd)).blocks).toBe(40n)
-    const struct = release === 'linux-6.19' ? memfdV1 : memfdV2
+    const struct = UNTIL_70.includes(release) ? memfdV1 : memfdV2
     const record = readStored(kernel, struct, recordOf(machine, release, BigInt(5 * PAGE - 1)))
     expect(record.nr_folios).toBe(5n)
     const chunk = kernel.ram.read(phys(record.folios.first), 16)
@@ -203,7 +205,7 @@ describe.each(LUO_RELEASES)('%s', (release) => {
     const { next, session } = damaged(release, (kernel, array) => {
       writeWord(kernel, phys(array + 16n), 0x300_0000_0000_1234n)
     })
-    const answer = release === 'linux-6.19' ? undefined : 'EIO'
+    const answer = UNTIL_70.includes(release) ? undefined : 'EIO'
     expect([1, 2].map(() => errno(next.user.retrieveFd(session, 1n)))).toEqual([answer, answer])
     expect(next.console()).toContain('memfd_luo: Unable to restore folio at physical address: 1234000')
   })
@@ -239,7 +241,7 @@ describe.each(LUO_RELEASES)('%s', (release) => {
   })
 
   test('an array that cannot be rebuilt: -EINVAL', () => {
-    const struct = release === 'linux-6.19' ? memfdV1 : memfdV2
+    const struct = UNTIL_70.includes(release) ? memfdV1 : memfdV2
     const { next, session } = damaged(release, (kernel, _array, record) => {
       const folios = phys(record + BigInt(struct === memfdV1 ? 24 : 32))
       kernel.ram.write(phys(folios + 8n), Uint8Array.of(2, 0, 0, 0))
@@ -258,7 +260,7 @@ function damaged(
   value(old.user.pwrite(fd, new Uint8Array(4 * PAGE).fill(9), 0))
   value(old.user.preserveFd(old.session, fd, 1n))
   const at = recordOf(old, release, BigInt(4 * PAGE))
-  const record = readStored(old.kernel, release === 'linux-6.19' ? memfdV1 : memfdV2, at)
+  const record = readStored(old.kernel, UNTIL_70.includes(release) ? memfdV1 : memfdV2, at)
   const chunk = old.kernel.ram.read(phys(record.folios.first), 16)
   damage(old.kernel, phys(new DataView(chunk.buffer).getBigUint64(8, true)), at)
   const next = kexecLive(old)
@@ -285,11 +287,9 @@ describe('seals', () => {
     expect(value(user.fstat(fd)).mode).toBe(0o100777)
   })
 
-  test('linux-6.19 knows no seals: every file comes back with sealing off', () => {
+  test.each(UNTIL_70)('%s knows no seals: every file comes back with sealing off', (release) => {
     const seals = [0, SHRINK, WRITE].map((wanted) => {
-      const { user, fd } = handedOver('linux-6.19', (machine, file) =>
-        value(machine.user.addSeals(file, wanted)),
-      )
+      const { user, fd } = handedOver(release, (machine, file) => value(machine.user.addSeals(file, wanted)))
       value(user.ftruncate(fd, 2 * PAGE))
       expect(errno(user.addSeals(fd, GROW))).toBe('EPERM')
       return value(user.getSeals(fd))

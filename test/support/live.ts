@@ -12,10 +12,22 @@ import type { Huge } from '../../simulate/shmem.ts'
 import type { Userspace } from '../../simulate/userspace.ts'
 
 /** Those of the modelled releases that have LUO, oldest first. */
-export const LUO_RELEASES = ['linux-6.19', 'kho-v2', 'linux-7.1', 'linux-7.2', 'linux-7.3'] as const
+export const LUO_RELEASES = [
+  'linux-6.19',
+  'linux-7.0',
+  'kho-v2',
+  'linux-7.1',
+  'linux-7.2',
+  'linux-7.3',
+] as const
 export type LuoRelease = (typeof LUO_RELEASES)[number]
+/** What came with 7.1 divides them. */
+export const UNTIL_70: readonly LuoRelease[] = LUO_RELEASES.slice(0, 2)
+export const SINCE_71 = LUO_RELEASES.slice(2)
 
 export interface LiveOptions {
+  /** An update of the release: 7.1.3. */
+  readonly version?: string
   readonly cmdline?: string
   readonly config?: Partial<KernelConfig>
   readonly huge?: Huge
@@ -59,7 +71,7 @@ export function takeOverLive(
 
 function start(
   release: string,
-  { cmdline, config, huge, handlers = [] }: LiveOptions,
+  { version, cmdline, config, huge, handlers = [] }: LiveOptions,
   boot: (options: KernelOptions<Kernel>) => Kernel,
 ): LiveMachine {
   let live: LiveUpdate | undefined
@@ -70,6 +82,7 @@ function start(
   const kernel = boot({
     release,
     subsystems,
+    ...(version === undefined ? {} : { version }),
     ...(cmdline === undefined ? {} : { cmdline }),
     ...(config ? { config } : {}),
   })
