@@ -40,18 +40,11 @@ describe.skipIf(why)(titled('commands', why), () => {
       parameters,
     ]
   }
-  const boot = (...more: string[]): string[] => {
-    const parameters = ['--cmdline', parametersOf(basic)]
-    return [
-      'boot',
-      `${directory}/image.elf`,
-      ...kernel,
-      '--initrd',
-      guestFile('arm64'),
-      ...parameters,
-      ...more,
-    ]
+  const bootWith = (parameters: string, ...more: string[]): string[] => {
+    const initrd = ['--initrd', guestFile('arm64')]
+    return ['boot', `${directory}/image.elf`, ...kernel, ...initrd, '--cmdline', parameters, ...more]
   }
+  const boot = (...more: string[]): string[] => bootWith(parametersOf(basic), ...more)
 
   test('capture, dump, boot', () => {
     const captured = run([...capture(`${directory}/image.elf`), '--json'])
@@ -95,8 +88,8 @@ describe.skipIf(why)(titled('commands', why), () => {
   })
 
   test('the time limit', () => {
-    const { status, stdout } = run(boot('--timeout', '1', '--json'))
-    expect(JSON.parse(stdout).ending).toBe('time')
+    const { status, stdout } = run(bootWith(`${parametersOf(basic)} wait`, '--timeout', '5', '--json'))
+    expect(JSON.parse(stdout)).toMatchObject({ handover: true, ending: 'time' })
     expect(status).toBe(1)
     expectNothingLeft()
   })

@@ -30,10 +30,10 @@ export const DISAGREEMENTS: Readonly<Record<string, Disagreement>> = {
   'files-not-preserved': notReused,
   'flbs-not-preserved': notReused,
   'memfd-not-preserved': { kind: 'chance', why: 'what was put there is no record that can be restored' },
-  'file-record-cut': { kind: 'chance', why: 'what stands behind the page is no list that can be restored' },
   'folio-clean': { kind: 'chance', why: 'no memory was short, so that nothing was written out or dropped' },
   'session-files-shared': failsEarlier,
   'memfd-shared': failsEarlier,
+  'reserve-mem-in-file': { kind: 'chance', why: 'nobody writes to the page that two own' },
   'scratch-array-untold': { kind: 'image', why: 'the image does not tell; a kernel is always told' },
   'page-claimed-twice': {
     kind: 'unchecked',
