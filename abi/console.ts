@@ -254,24 +254,12 @@ const testLines: readonly ConsoleLine[] = [
 
 /**
  * WARN_ON() with source file and function; the real line goes on with line number, offsets and stack. A
- * wild pointer kills the boot, later the process that follows it: in the lab's guests init.
+ * wild pointer kills the boot, later the process that follows it: in the lab's guests init. Of what an oops
+ * says, the line on its cause and that of die() with number and processor state; that of x86_64 goes on
+ * with what the build has.
  */
 const crashLines: readonly ConsoleLine[] = [
   { id: 'WARNING', by: 'printk()', level: 'warn', format: 'WARNING: %s at %s', since: 'linux-6.16' },
-  {
-    id: 'OOPS_X86_64',
-    by: 'die()',
-    level: 'emerg',
-    format: 'BUG: unable to handle page fault for address: %s',
-    since: 'linux-6.16',
-  },
-  {
-    id: 'OOPS_ARM64',
-    by: 'die()',
-    level: 'emerg',
-    format: 'Unable to handle kernel paging request at virtual address %s',
-    since: 'linux-6.16',
-  },
   { id: 'BUG', by: 'die()', level: 'emerg', format: 'BUG: %s', since: 'linux-6.16' },
   {
     id: 'PANIC_IDLE',
@@ -291,24 +279,37 @@ const crashLines: readonly ConsoleLine[] = [
     id: 'OOPS_X86',
     by: 'show_fault_oops()',
     level: 'emerg',
-    format: 'BUG: unable to handle page fault for address: %s',
+    format: 'BUG: unable to handle page fault for address: %px',
     since: 'linux-6.16',
   },
   {
     id: 'OOPS_NULL',
     by: 'show_fault_oops()',
     level: 'emerg',
-    format: 'BUG: kernel NULL pointer dereference, address: %s',
+    format: 'BUG: kernel NULL pointer dereference, address: %px',
     since: 'linux-6.16',
   },
   {
-    id: 'OOPS_NULL_ARM64',
+    id: 'OOPS_ARM64',
     by: 'die_kernel_fault()',
     level: 'emerg',
-    format: 'Unable to handle kernel NULL pointer dereference at virtual address %s',
+    format: 'Unable to handle kernel %s at virtual address %016lx',
     since: 'linux-6.16',
   },
-  { id: 'OOPS_DIE', by: 'die()', level: 'emerg', format: 'Internal error: %s', since: 'linux-6.16' },
+  {
+    id: 'OOPS_DIE',
+    by: '__die()',
+    level: 'emerg',
+    format: 'Internal error: %s: %016lx [#%d]  SMP',
+    since: 'linux-6.16',
+  },
+  {
+    id: 'OOPS_DIE_X86',
+    by: '__die_header()',
+    level: 'emerg',
+    format: 'Oops: %s: %04lx [#%d] SMP',
+    since: 'linux-6.16',
+  },
   { id: 'OOPS_BUG', by: 'report_bug()', level: 'emerg', format: 'kernel BUG at %s!', since: 'linux-6.16' },
   {
     id: 'PANIC_ROOT',

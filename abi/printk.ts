@@ -19,12 +19,12 @@ export interface ConsoleLine extends Span {
 
 export type FormatArgument = string | number | bigint
 
-const CONVERSION = /%(?:%|([#0]*)(\.\*)?(?:ll|l|z)?(pe|pa|[sdiuxc]))/g
+const CONVERSION = /%(?:%|([#0]*)(\d+)?(\.\*)?(?:ll|l|z)?(pe|pa|px|[sdiuxc]))/g
 
 /**
  * printk() for the conversions that occur here. A `%.*s` takes length and text. `%pe` takes the negative
  * error number and prints it as it is; with CONFIG_SYMBOLIC_ERRNAME the kernel prints `-ENOENT`: pass that
- * text instead. `%pa` takes the address itself.
+ * text instead. `%pa` takes the address itself, `%px` the pointer.
  */
 export function formatMessage(format: string, ...args: readonly FormatArgument[]): string {
   let next = 0
@@ -33,11 +33,13 @@ export function formatMessage(format: string, ...args: readonly FormatArgument[]
     invariant(argument !== undefined, `too few arguments for "${format}"`)
     return argument
   }
-  const text = format.replace(CONVERSION, (all: string, flags: string, precision: string, kind: string) => {
+  const convert = (all: string, flags: string, width: string, precision: string, kind: string): string => {
     if (all === '%%') return '%'
     const length = precision ? Number(take()) : undefined
-    return formatOne(all, flags, kind, take()).slice(0, length)
-  })
+    const one = formatOne(all, flags, kind, take()).slice(0, length)
+    return one.padStart(Number(width ?? 0), flags.includes('0') ? '0' : ' ')
+  }
+  const text = format.replace(CONVERSION, convert)
   invariant(next === args.length, `too many arguments for "${format}"`)
   return text
 }
@@ -46,7 +48,7 @@ export function formatMessage(format: string, ...args: readonly FormatArgument[]
 export function formatPattern(format: string): RegExp {
   let pattern = ''
   let from = 0
-  for (const { 0: all, 3: kind, index } of format.matchAll(CONVERSION)) {
+  for (const { 0: all, 4: kind, index } of format.matchAll(CONVERSION)) {
     const group = kind === undefined ? '%' : /[diu]/.test(kind) ? '(-?\\d+)' : '(.*?)'
     pattern += escaped(format.slice(from, index)) + group
     from = index + all.length
@@ -73,6 +75,8 @@ function formatOne(all: string, flags: string, kind: string, argument: FormatArg
       )
     case 'pa':
       return hex64(BigInt(argument))
+    case 'px':
+      return hex64(BigInt(argument)).slice(2)
     default:
       return String(argument)
   }

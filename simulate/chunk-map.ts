@@ -12,6 +12,7 @@ import type { ArrayType, ChunksEdge, StructType } from '../abi/schema.ts'
 import { writeStruct } from '../encode/write.ts'
 import { decodeStruct } from '../inspect/record.ts'
 import { type Answer, failed } from './answer.ts'
+import { WildAccess } from './crash.ts'
 import type { PreservedMap } from './preserved-map.ts'
 import type { MachineRam } from './ram.ts'
 import { forEachBit, type UnitVisitor, WalkBudget } from './units.ts'
@@ -152,21 +153,18 @@ export function walkChunks({ ram, target, edge }: ChunkStore, first: PhysAddr, v
   const elementBytes = layoutOf(khoserMemBitmapPtr, target).size
   const bitmapBytes = layoutOf(edge.bitmap, target).size
   const shift = pageShift(target.pageSize)
-  const zeroIsEmpty =
-    ram.contains(phys(0), bitmapBytes) && ram.read(phys(0), bitmapBytes).every((byte) => byte === 0)
+  const bitmapAt = fieldOf(khoserMemBitmapPtr, 'bitmap', target).offset
+  const numberAt = fieldOf(khoserMemChunkHdr, 'num_elms', target).offset
   const budget = new WalkBudget()
   for (let chunk: bigint = first; chunk !== 0n; ) {
     budget.page(chunk)
-    const hdr = decodeStruct(khoserMemChunkHdr, ram.read(phys(chunk), headerBytes), target)
+    const hdr = decodeStruct(khoserMemChunkHdr, ram.read(phys(chunk), headerBytes, numberAt), target)
     const start = chunk + BigInt(headerBytes)
     for (let index = 0; index < hdr.num_elms; index++) {
       const at = phys(start + BigInt(index * elementBytes))
-      // A count that is far too high leads over memory of zeros: bitmaps at address 0 that hold nothing.
-      if (zeroIsEmpty && ram.contains(at, 1) && !ram.isKnown(at)) {
-        index += Math.floor((target.pageSize - Number(at % BigInt(target.pageSize))) / elementBytes) - 1
-        continue
-      }
-      const entry = decodeStruct(khoserMemBitmapPtr, ram.read(at, elementBytes), target)
+      const entry = decodeStruct(khoserMemBitmapPtr, ram.read(at, elementBytes, bitmapAt), target)
+      // KHOSER_LOAD_PTR() of 0 is NULL, wherever RAM starts.
+      if (entry.bitmap === 0n) throw new WildAccess('no bitmap', { to: 'null', offset: 0 })
       forEachBit(ram.read(phys(entry.bitmap), bitmapBytes), (bit) => {
         budget.unit()
         visit(frameOf(entry.phys_start, bit, hdr.order, shift), hdr.order)

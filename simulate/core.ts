@@ -9,8 +9,11 @@ import type { Answer } from './answer.ts'
 
 /** Physical memory with write access; all state that outlives a kexec stands here in the real format. */
 export interface Ram {
-  /** Copies bytes out. Outside RAM the kernel follows a wild pointer: throws KernelOops. */
-  read(pa: PhysAddr, length: number): Uint8Array
+  /**
+   * Copies bytes out. Outside RAM the kernel follows a wild pointer: throws WildAccess. `first`: offset of
+   * what the kernel touches first, 0 if left out.
+   */
+  read(pa: PhysAddr, length: number, first?: number): Uint8Array
   write(pa: PhysAddr, bytes: Uint8Array): void
   /** Zeroes whole pages without taking room for them. */
   clear(pa: PhysAddr, length: number): void

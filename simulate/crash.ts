@@ -2,38 +2,32 @@
  * What ends a simulated kernel. Thrown inside of it and caught at its boundary (kernel.ts): from then on
  * the kernel has only its log.
  */
-import type { Architecture } from '../abi/machine.ts'
 import type { PhysAddr } from '../abi/memory.ts'
 
 /** panic(): the kernel gives up on purpose. */
 export class KernelPanic extends Error {}
 
-/** A wild pointer to `pa`; without one another state that the kernel does not survive. */
-export class KernelOops extends Error {
-  readonly pa: PhysAddr | undefined
+/** A state that the kernel does not survive. */
+export class KernelOops extends Error {}
 
-  constructor(message: string, pa?: PhysAddr) {
+/** Where a pointer leads that nothing is mapped for: through the linear map, to a struct page, near NULL. */
+export type WildPlace =
+  | { readonly to: 'memory'; readonly pa: PhysAddr }
+  | { readonly to: 'struct-page'; readonly frame: bigint }
+  | { readonly to: 'null'; readonly offset: number }
+
+/** A wild pointer is followed. */
+export class WildAccess extends KernelOops {
+  readonly place: WildPlace
+  readonly isWrite: boolean
+
+  constructor(message: string, place: WildPlace, isWrite = false) {
     super(message)
-    this.pa = pa
-  }
-}
-
-/** What a NULL pointer leads to: `offset` bytes from address zero. */
-export class NullDereference extends KernelOops {
-  readonly offset: number
-
-  constructor(message: string, offset: number) {
-    super(message)
-    this.offset = offset
+    this.place = place
+    this.isWrite = isWrite
   }
 }
 
 export function isCrash(error: unknown): error is KernelPanic | KernelOops {
   return error instanceof KernelPanic || error instanceof KernelOops
-}
-
-/** The signal that the process dies of: x86's page_fault_oops() sends SIGKILL, every die() SIGSEGV. */
-export function exitCode(arch: Architecture, oops: KernelOops): string {
-  const isFault = oops.pa !== undefined || oops instanceof NullDereference
-  return arch === 'x86_64' && isFault ? '00000009' : '0000000b'
 }

@@ -14,7 +14,7 @@ import { type Answer, Failure, failed } from './answer.ts'
 import { type EarlyParameter, parseEarly, switchOf, takesBool } from './command-line.ts'
 import type { KernelBase, KernelConfig } from './context.ts'
 import type { LogLine, Subsystem } from './core.ts'
-import { exitCode, isCrash, KernelOops, NullDereference } from './crash.ts'
+import { isCrash, KernelOops } from './crash.ts'
 import { EarlyMemory, framesOf, intersect, subtract } from './early-memory.ts'
 import { CONTEXT_IMAGE, type Handover, handOver, type KexecImage, loadImage } from './handover.ts'
 import { Kho } from './kho.ts'
@@ -26,8 +26,8 @@ import {
   DEFAULT_CONFIG,
   firmwareRange,
   type KernelOptions,
-  linearAddress,
 } from './machine.ts'
+import { sayOops } from './oops.ts'
 import { SimulatedPages } from './pages.ts'
 import type { MachineRam } from './ram.ts'
 import { type SimulatedRelease, simulatedRelease } from './release.ts'
@@ -121,23 +121,9 @@ export class Kernel implements KernelBase {
     } catch (error) {
       if (!isCrash(error)) throw error
       this.#state = 'crashed'
-      if (error instanceof KernelOops) this.#die(error)
+      if (error instanceof KernelOops) sayOops(this, error, this.#isBooted)
       return undefined
     }
-  }
-
-  /** An oops kills who ran into it: the boot itself, later the process that made the call. */
-  #die(oops: KernelOops): void {
-    if (oops instanceof NullDereference) {
-      const line = this.arch === 'arm64' ? 'OOPS_NULL_ARM64' : 'OOPS_NULL'
-      this.say(line, oops.offset.toString(16).padStart(16, '0'))
-    } else if (oops.pa === undefined) this.say('BUG', oops.message)
-    else {
-      const address = linearAddress(this.arch, this.ram, oops.pa).toString(16)
-      this.say(`OOPS_${this.arch.toUpperCase()}`, address)
-    }
-    if (!this.#isBooted) this.say('PANIC_IDLE')
-    else this.say('PANIC_INIT', exitCode(this.arch, oops))
   }
 
   /**

@@ -5,17 +5,18 @@
  * Source: kernel/liveupdate/kexec_handover.c: kho_populate(), kho_memory_init(), kho_restore_page(),
  * kho_retrieve_subtree().
  */
+import { sectionBytes } from '../abi/address-space.ts'
 import { EARLY_MEMREMAP_MAX, type khoData } from '../abi/boot.ts'
 import { FDT_ERR } from '../abi/fdt.ts'
 import { pageShift } from '../abi/layout.ts'
-import { type PhysAddr, phys } from '../abi/memory.ts'
+import { hex, type PhysAddr, phys } from '../abi/memory.ts'
 import type { Infer } from '../abi/schema.ts'
 import { FrameRanges } from '../encode/page-allocator.ts'
 import { type Answer, Failure, failed } from './answer.ts'
 import { walkChunks } from './chunk-map.ts'
 import type { KernelBase } from './context.ts'
 import type { Subtree } from './core.ts'
-import { KernelOops } from './crash.ts'
+import { WildAccess } from './crash.ts'
 import type { EarlyMemory } from './early-memory.ts'
 import { checkCompatible, checkHeader, type FdtNode, fdtAt, getProperty, getWord, subnode } from './libfdt.ts'
 import { walkRadix } from './radix-map.ts'
@@ -24,8 +25,6 @@ import { splitFrames, type UnitVisitor } from './units.ts'
 
 export type KhoData = Infer<typeof khoData>
 
-/** SECTION_SIZE_BITS: struct pages exist for whole sections in which there is RAM. */
-const SECTION_BITS = 27n
 /** KHO_SCRATCH_EXT_BLKSHIFT */
 const EXTENSION_BITS = 30n
 
@@ -160,13 +159,12 @@ export class KhoIncoming {
 
   /** page->private is written: without a struct page that is a wild pointer. */
   #checkStructPage(frame: number): void {
-    const { ram, target } = this.#kernel
-    const size = BigInt(target.pageSize)
-    const section = (BigInt(frame) * size) >> SECTION_BITS
-    const start = section << SECTION_BITS
-    const end = start + (1n << SECTION_BITS)
-    if (ram.ranges.some((range) => range.start < end && start < range.end)) return
-    throw new KernelOops(`no struct page for frame 0x${frame.toString(16)}`, phys(BigInt(frame) * size))
+    const { arch, ram, target } = this.#kernel
+    const pa = BigInt(frame) * BigInt(target.pageSize)
+    const bytes = sectionBytes(arch, target.pageSize)
+    const start = pa - (pa % bytes)
+    if (ram.ranges.some((range) => range.start < start + bytes && start < range.end)) return
+    throw new WildAccess(`no struct page for ${hex(pa)}`, { to: 'struct-page', frame: BigInt(frame) }, true)
   }
 
   /** kho_restore_page() */

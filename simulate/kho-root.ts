@@ -17,7 +17,7 @@ import { textBytes } from '../encode/text.ts'
 import { encodeInt } from '../encode/write.ts'
 import { type Answer, Failure } from './answer.ts'
 import type { KernelBase } from './context.ts'
-import { NullDereference } from './crash.ts'
+import { WildAccess } from './crash.ts'
 
 const word = u64le('A property of 8 bytes.')
 
@@ -91,7 +91,7 @@ export class KhoRoot {
    */
   #editor(): FdtEditor {
     const { offset } = fieldOf(fdtHeader, 'totalsize', this.#kernel.target)
-    if (this.page === undefined) throw new NullDereference('kho_out.fdt is NULL', offset)
+    if (this.page === undefined) throw new WildAccess('kho_out.fdt is NULL', { to: 'null', offset })
     return new FdtEditor(this.#kernel.ram.page(this.page))
   }
 

@@ -127,7 +127,7 @@ export class KhoVmalloc {
   /** Addresses of a chunk up to the first zero. */
   #groups(chunk: PhysAddr): readonly PhysAddr[] {
     const { ram, target } = this.#kernel
-    const bytes = ram.read(chunk, target.pageSize)
+    const bytes = ram.read(chunk, target.pageSize, this.#physAt)
     const view = new DataView(bytes.buffer)
     const groups: PhysAddr[] = []
     for (let index = 0; index < this.#capacity; index++) {

@@ -14,7 +14,7 @@ import {
   fdtHeader,
   MAX_FDT_TOTALSIZE,
 } from '../abi/fdt.ts'
-import type { Target } from '../abi/layout.ts'
+import { fieldOf, type Target } from '../abi/layout.ts'
 import type { PhysAddr } from '../abi/memory.ts'
 import type { Infer } from '../abi/schema.ts'
 import { FDT_HEADER_SIZE, type FdtNode, fdtTotalSize, readFdt } from '../inspect/fdt.ts'
@@ -66,9 +66,12 @@ const NAMELESS: FdtNode = {
   children: [],
 }
 
+/** fdt_offset_ptr() is the first that looks at a tree, and asks where its structure stands. */
+const FIRST_OFFSET = fieldOf(fdtHeader, 'off_dt_struct', ANY).offset
+
 /** The tree at an address; undefined where it does not start with a node. */
 export function fdtAt(ram: Ram, pa: PhysAddr): FdtNode | undefined {
-  const total = fdtTotalSize(ram.read(pa, FDT_HEADER_SIZE))
+  const total = fdtTotalSize(ram.read(pa, FDT_HEADER_SIZE, FIRST_OFFSET))
   // fdt_ro_probe_() is asked for every name; it takes one byte less than fdt_check_header().
   if (total === undefined || total === MAX_FDT_TOTALSIZE) return NAMELESS
   let length = Math.min(total, MAX_FDT_BYTES)

@@ -1,6 +1,7 @@
 /**
  * What a kernel is built with and where it boots: options with their defaults.
  */
+import { type AddressSpace, addressSpace } from '../abi/address-space.ts'
 import type { PageSize } from '../abi/layout.ts'
 import { type Architecture, machines } from '../abi/machine.ts'
 import { type PhysRange, phys } from '../abi/memory.ts'
@@ -61,14 +62,7 @@ export function firmwareRange(arch: Architecture, ram: MachineRam): PhysRange {
   return { start, end: start + machines[arch].firmwareBytes }
 }
 
-/** Where the linear map of all memory starts: without randomization, on arm64 with 52 bits of addresses. */
-const LINEAR_MAP: Readonly<Record<Architecture, bigint>> = {
-  x86_64: 0xffff_8880_0000_0000n,
-  arm64: 0xfff0_0000_0000_0000n,
-}
-
-/** phys_to_virt(); arm64 counts from the start of RAM. */
-export function linearAddress(arch: Architecture, ram: MachineRam, pa: bigint): bigint {
-  const start = arch === 'arm64' ? (ram.ranges[0]?.start ?? 0n) : 0n
-  return BigInt.asUintN(64, LINEAR_MAP[arch] + pa - start)
+/** The address space of a kernel on the machine. */
+export function spaceOf(arch: Architecture, ram: MachineRam): AddressSpace {
+  return addressSpace(arch, ram.pageSize, ram.ranges[0]?.start ?? 0n)
 }

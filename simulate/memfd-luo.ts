@@ -199,7 +199,7 @@ class MemfdLuo {
   /** memfd_luo_retrieve() */
   retrieve(args: FileArguments): Answer {
     const ser = phys(args.serialized_data)
-    const answer = this.#retrieveFile(this.#read(ser))
+    const answer = this.#retrieveFile(this.#read(ser, this.#keepsSeals ? 'seals' : 'pos'))
     this.#context.kho.restoreFree(ser)
     if (failed(answer)) return answer
     args.file = answer
@@ -281,7 +281,7 @@ class MemfdLuo {
     if (args.retrieve_status !== 0) return
     const { kho } = this.#context
     const ser = phys(args.serialized_data)
-    const { nr_folios, folios } = this.#read(ser)
+    const { nr_folios, folios } = this.#read(ser, 'nr_folios')
     const area = nr_folios > 0n ? kho.restoreVmalloc(folios) : undefined
     if (area) {
       this.#discard(area, nr_folios)
@@ -318,8 +318,8 @@ class MemfdLuo {
     return phys(BigInt(pfn) * BigInt(this.#pageSize))
   }
 
-  #read(ser: PhysAddr): MemfdSer {
-    return readStored(this.#context, this.#struct, ser) as unknown as MemfdSer
+  #read(ser: PhysAddr, first?: string): MemfdSer {
+    return readStored(this.#context, this.#struct, ser, first) as unknown as MemfdSer
   }
 
   #writeDescriptor(ser: PhysAddr, value: KhoVmallocValue): void {

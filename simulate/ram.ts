@@ -8,7 +8,7 @@ import type { PageSize } from '../abi/layout.ts'
 import { hex, type PhysAddr, type PhysicalMemory, type PhysRange, phys } from '../abi/memory.ts'
 import { type FrameRange, FrameRanges } from '../encode/page-allocator.ts'
 import type { Ram } from './core.ts'
-import { KernelOops } from './crash.ts'
+import { WildAccess } from './crash.ts'
 
 /** RAM of one NUMA node, in whole pages. */
 export interface RamRange extends PhysRange {
@@ -64,9 +64,9 @@ export class MachineRam implements Ram {
     return this.contains(pa, 1) ? this.ranges[this.#last]?.node : undefined
   }
 
-  read(pa: PhysAddr, length: number): Uint8Array {
+  read(pa: PhysAddr, length: number, first = 0): Uint8Array {
     const out = new Uint8Array(length)
-    this.#check(pa, length)
+    this.#check(pa, length, first, false)
     for (let done = 0; done < length; ) {
       const at = Number(pa) + done
       const offset = at % this.pageSize
@@ -79,7 +79,7 @@ export class MachineRam implements Ram {
   }
 
   write(pa: PhysAddr, bytes: Uint8Array): void {
-    this.#check(pa, bytes.length)
+    this.#check(pa, bytes.length, 0, true)
     for (let done = 0; done < bytes.length; ) {
       const at = Number(pa) + done
       const offset = at % this.pageSize
@@ -91,24 +91,18 @@ export class MachineRam implements Ram {
 
   /** The page that holds `pa`, to be written in place. Only good until the next kexec. */
   page(pa: PhysAddr): Uint8Array {
-    this.#check(pa, 1)
+    this.#check(pa, 1, 0, false)
     return this.#writable(Math.floor(Number(pa) / this.pageSize))
   }
 
   clear(pa: PhysAddr, length: number): void {
-    this.#check(pa, length)
+    this.#check(pa, length, 0, true)
     const first = Math.floor(Number(pa) / this.pageSize)
     const end = first + Math.ceil(length / this.pageSize)
     for (let frame = first; frame < end; frame++) {
       if (this.#frozen.get(frame) || this.#inImage(frame)) this.#own.set(frame, null)
       else this.#own.delete(frame)
     }
-  }
-
-  /** Whether anything is known of a page: it was written, or the image holds it. */
-  isKnown(pa: PhysAddr): boolean {
-    const frame = Math.floor(Number(pa) / this.pageSize)
-    return this.#own.has(frame) || this.#frozen.has(frame) || this.#inImage(frame)
   }
 
   /** Pages that take room: were written, or zeroed over an image. */
@@ -144,8 +138,12 @@ export class MachineRam implements Ram {
     return from !== undefined && to !== undefined && from <= start && start + length <= to
   }
 
-  #check(pa: PhysAddr, length: number): void {
-    if (!this.contains(pa, length)) throw new KernelOops(`no RAM at ${hex(pa)}`, pa)
+  /** Outside RAM the access at `first` bytes dies of it, or the one that leaves the range. */
+  #check(pa: PhysAddr, length: number, first: number, isWrite: boolean): void {
+    if (this.contains(pa, length)) return
+    const range = this.ranges.find(({ start, end }) => start <= pa && pa < end)
+    const wild = range ? phys(range.end) : phys(pa + BigInt(first))
+    throw new WildAccess(`no RAM at ${hex(wild)}`, { to: 'memory', pa: wild }, isWrite)
   }
 
   #page(frame: number): Page | undefined {

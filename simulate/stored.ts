@@ -17,8 +17,15 @@ export interface Store {
   readonly target: Target
 }
 
-export function readStored<S extends StructType>({ ram, target }: Store, struct: S, pa: PhysAddr): Infer<S> {
-  return decodeStruct(struct, ram.read(pa, layoutOf(struct, target).size), target)
+/** `first`: the field that the kernel reads before the others, if it is not the one at the start. */
+export function readStored<S extends StructType>(
+  { ram, target }: Store,
+  struct: S,
+  pa: PhysAddr,
+  first?: string,
+): Infer<S> {
+  const at = first === undefined ? 0 : fieldOf(struct, first, target).offset
+  return decodeStruct(struct, ram.read(pa, layoutOf(struct, target).size, at), target)
 }
 
 /** Address of a field of the struct at `pa`. */

@@ -58,7 +58,7 @@ function deaths(boot: (subsystems: (kernel: Kernel) => readonly Subsystem[]) => 
       return [new LiveUpdate(built)]
     })
     if (kernel.state === 'running') accounted(kernel)
-    else found.push(linesOf(kernel).slice(-2).join('\n'))
+    else found.push(linesOf(kernel).slice(-3).join('\n'))
   }
   return found
 }
@@ -66,10 +66,12 @@ function deaths(boot: (subsystems: (kernel: Kernel) => readonly Subsystem[]) => 
 const NULL_ROOT = {
   x86_64: [
     'BUG: kernel NULL pointer dereference, address: 0000000000000004',
+    'Oops: Oops: 0000 [#1] SMP',
     'Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000009',
   ],
   arm64: [
     'Unable to handle kernel NULL pointer dereference at virtual address 0000000000000004',
+    'Internal error: Oops: 000000009600002b [#1]  SMP',
     'Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b',
   ],
 }
