@@ -7,6 +7,7 @@
  * arch/x86/include/asm/page_64_types.h, pgtable_64_types.h, sparsemem.h (Linux 6.17.8 to 7.3.4); Arm
  * Architecture Reference Manual, D8.2: levels of translation; consoles of 6.19.11 to 7.3.4.
  */
+import { sectionSize } from './kho-map.ts'
 import { type PageSize, pageShift } from './layout.ts'
 import type { Architecture } from './machine.ts'
 
@@ -88,11 +89,6 @@ export function structPageAddress(
   return BigInt.asUintN(WORD, structPages + index * STRUCT_PAGE_BYTES + at)
 }
 
-/** Bytes of a section: struct pages exist for whole sections in which there is RAM. */
-export function sectionBytes(arch: Architecture, pageSize: PageSize): bigint {
-  return 1n << (arch === 'arm64' && pageSize === 65536 ? 29n : 27n)
-}
-
 /** FIXADDR_TOP, and roughly how far the fixmap reaches below: the device tree's 2 MiB and early_ioremap(). */
 const FIXADDR_TOP = ALL - 8n * MIB
 const FIXMAP_BYTES = 4n * MIB
@@ -101,8 +97,8 @@ const MODULES_BYTES = 2n * GIB
 
 /** What arm64 maps for RAM and for itself; of the kernel's own image and of vmalloc() only that they start here. */
 export function mappedRanges(space: AddressSpace, ram: readonly VirtualRange[]): readonly VirtualRange[] {
-  const { arch, pageSize } = space
-  const section = sectionBytes(arch, pageSize)
+  const { pageSize } = space
+  const section = sectionSize(pageSize)
   const image = arm64LinearEnd(pageSize) + MODULES_BYTES
   return [
     ...ram.map(({ start, end }) => rangeOf(linearAddress(space, start), end - start)),

@@ -5,9 +5,9 @@
  * Source: kernel/liveupdate/kexec_handover.c: kho_populate(), kho_memory_init(), kho_restore_page(),
  * kho_retrieve_subtree().
  */
-import { sectionBytes } from '../abi/address-space.ts'
 import { EARLY_MEMREMAP_MAX, type khoData } from '../abi/boot.ts'
 import { FDT_ERR } from '../abi/fdt.ts'
+import { sectionSize } from '../abi/kho-map.ts'
 import { pageShift } from '../abi/layout.ts'
 import { hex, type PhysAddr, phys } from '../abi/memory.ts'
 import type { Infer } from '../abi/schema.ts'
@@ -159,9 +159,9 @@ export class KhoIncoming {
 
   /** page->private is written: without a struct page that is a wild pointer. */
   #checkStructPage(frame: number): void {
-    const { arch, ram, target } = this.#kernel
+    const { ram, target } = this.#kernel
     const pa = BigInt(frame) * BigInt(target.pageSize)
-    const bytes = sectionBytes(arch, target.pageSize)
+    const bytes = sectionSize(target.pageSize)
     const start = pa - (pa % bytes)
     if (ram.ranges.some((range) => range.start < start + bytes && start < range.end)) return
     throw new WildAccess(`no struct page for ${hex(pa)}`, { to: 'struct-page', frame: BigInt(frame) }, true)
