@@ -3,27 +3,22 @@
  * source says becomes of it.
  */
 import { describe, expect, test } from 'vitest'
-import type { Outcome } from '../abi/check.ts'
 import type { Handover } from '../inspect/decode.ts'
 import { child, itemsAt, type ListNode, numberAt } from '../inspect/tree.ts'
 import {
   all,
   brokenRules,
+  type Case,
   type Change,
   field,
   judgeChanged,
+  judgeEach,
+  MAX,
   newest,
-  oldest,
   unpreserved,
-  withFdt,
+  WILD,
   word,
 } from './support/judged.ts'
-
-const MAX = 0xffff_ffff_ffff_ffffn
-const WILD = 0x7ff_ffff_f000n
-
-/** [what, change, outcome, the rule that says so] */
-type Case = readonly [what: string, change: Change, outcome: Outcome, rule: string]
 
 const luoOf = (handover: Handover) => child(handover.tree, 'luo')
 const sessionsOf = (handover: Handover) => itemsAt(luoOf(handover), 'sessions')
@@ -200,17 +195,7 @@ const withoutErrors: readonly Case[] = [
   ['two empty sessions counted', sessions(0n, 5n), 'device-fails', 'LUO_SESSION_NAME'],
 ]
 
-describe.each([
-  ['7.3', newest, blocks],
-  ['7.1', withFdt, arrays],
-  ['6.19', oldest, withoutErrors],
-] as const)('Linux %s', (_release, base, cases) => {
-  test.each(cases)('%s', (_what, change, outcome, rule) => {
-    const verdict = judgeChanged(base, change)
-    expect(brokenRules(verdict)).toContain(rule)
-    expect(verdict.outcome).toBe(outcome)
-  })
-})
+judgeEach({ '7.3': blocks, '7.1': arrays, '6.19': withoutErrors })
 
 describe('a count of FLBs beyond the page', () => {
   const counted = (count: bigint, name?: number): Change =>

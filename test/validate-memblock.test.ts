@@ -1,21 +1,17 @@
 /** reserve_mem regions and kexec-metadata of real images with wrong values, against the kernel's command line. */
 import { describe, expect, test } from 'vitest'
-import type { Outcome } from '../abi/check.ts'
 import type { Handover } from '../inspect/decode.ts'
 import { child, itemsAt, numberAt } from '../inspect/tree.ts'
 import { validate } from '../inspect/validate.ts'
 import {
   brokenRules,
+  type Case,
   type Change,
   field,
-  judgeChanged,
+  judgeEach,
   newest,
-  oldest,
   unpreserved,
-  withFdt,
 } from './support/judged.ts'
-
-type Case = readonly [what: string, change: Change, outcome: Outcome, rule: string]
 
 const START = 'memblock.reserve_mem[*].start'
 const SIZE = 'memblock.reserve_mem[*].size'
@@ -92,16 +88,10 @@ function sized(size: bigint): Change {
   }
 }
 
-describe.each([
-  ['7.3', newest, [...regions, ...metadata]],
-  ['7.1', withFdt, [...regions.filter(([what]) => !what.includes('boundary')), ...metadata]],
-  ['6.19', oldest, regions.filter(([what]) => !what.includes('boundary'))],
-] as const)('Linux %s', (_release, base, cases) => {
-  test.each(cases)('%s', (_what, change, outcome, rule) => {
-    const verdict = judgeChanged(base, change)
-    expect(brokenRules(verdict)).toContain(rule)
-    expect(verdict.outcome).toBe(outcome)
-  })
+judgeEach({
+  '7.3': [...regions, ...metadata],
+  '7.1': [...regions.filter(([what]) => !what.includes('boundary')), ...metadata],
+  '6.19': regions.filter(([what]) => !what.includes('boundary')),
 })
 
 describe('the command line', () => {

@@ -3,26 +3,22 @@
  * each kind of wrong value: what the kernel's source says becomes of it.
  */
 import { describe, expect, test } from 'vitest'
-import type { Outcome } from '../abi/check.ts'
 import type { Handover } from '../inspect/decode.ts'
 import { child, itemsAt, numberAt, type RecordNode } from '../inspect/tree.ts'
 import type { VmallocArray } from '../inspect/vmalloc.ts'
 import {
   brokenRules,
+  type Case,
   type Change,
   field,
   judgeChanged,
+  judgeEach,
+  MAX,
   newest,
-  oldest,
   unpreserved,
-  withFdt,
+  WILD,
   word,
 } from './support/judged.ts'
-
-const MAX = 0xffff_ffff_ffff_ffffn
-const WILD = 0x7ff_ffff_f000n
-
-type Case = readonly [what: string, change: Change, outcome: Outcome, rule: string]
 
 /** Files in the order of the images: 10,000 bytes, empty, 3 MiB with a huge folio. */
 function recordOf(handover: Handover, file: number): RecordNode {
@@ -135,16 +131,10 @@ const errorsDropped: readonly Case[] = [
   ['a folio twice', folio(1, 0, (h) => frameOf(h, 0) | GOOD), 'corrupts', 'MEMFD_FOLIO'],
 ]
 
-describe.each([
-  ['7.3', newest, [...record, ...recordOfV2, ...folios, ...errors]],
-  ['7.1', withFdt, [...record, ...recordOfV2, ...folios, ...errors]],
-  ['6.19', oldest, [...record, ...folios, ...errorsDropped]],
-] as const)('Linux %s', (_release, base, cases) => {
-  test.each(cases)('%s', (_what, change, outcome, rule) => {
-    const verdict = judgeChanged(base, change)
-    expect(brokenRules(verdict)).toContain(rule)
-    expect(verdict.outcome).toBe(outcome)
-  })
+judgeEach({
+  '7.3': [...record, ...recordOfV2, ...folios, ...errors],
+  '7.1': [...record, ...recordOfV2, ...folios, ...errors],
+  '6.19': [...record, ...folios, ...errorsDropped],
 })
 
 test('known seals are taken over, and F_SEAL_EXEC brings others with it', () => {

@@ -1,4 +1,6 @@
 /** Right images of real kernels with one thing changed, and what the validator says of them. */
+import { describe, expect, test } from 'vitest'
+import type { Outcome } from '../../abi/check.ts'
 import { phys } from '../../abi/memory.ts'
 import type { Handover } from '../../inspect/decode.ts'
 import { decodeHandover } from '../../inspect/decode.ts'
@@ -20,6 +22,28 @@ export function judgeChanged(base: Base, change: Change): Verdict {
   const patches = change(new Site(base.handover, base.kernel))
   const handover = decodeHandover(new PatchedView(base.memory, patches), phys(base.fdt), base.decode)
   return validate(handover, base.options)
+}
+
+/** `rule` is the one that says so. */
+export type Case = readonly [what: string, change: Change, outcome: Outcome, rule: string]
+
+/** A word of ones, and an address where no machine has memory. */
+export const MAX = 0xffff_ffff_ffff_ffffn
+export const WILD = 0x7ff_ffff_f000n
+
+/** What becomes of each case with the kernels that take over the three images. */
+export function judgeEach(cases: Readonly<Record<'7.3' | '7.1' | '6.19', readonly Case[]>>): void {
+  describe.each([
+    ['7.3', newest],
+    ['7.1', withFdt],
+    ['6.19', oldest],
+  ] as const)('Linux %s', (release, base) => {
+    test.each(cases[release])('%s', (_what, change, outcome, rule) => {
+      const verdict = judgeChanged(base, change)
+      expect(brokenRules(verdict)).toContain(rule)
+      expect(verdict.outcome).toBe(outcome)
+    })
+  })
 }
 
 /** Puts a value into a field of the decoded tree. */
