@@ -28,6 +28,8 @@ export interface Pages {
   get(head: PhysAddr): void
   /** Drops a reference; the last one frees the folio. */
   put(head: PhysAddr): void
+  /** kmalloc() of a small object, which takes no page here: an error where it is to fail. */
+  allocObject(): Answer
   /** Order of the folio that starts at an address; undefined where none starts. */
   orderOf(pa: PhysAddr): number | undefined
 }

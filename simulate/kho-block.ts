@@ -4,7 +4,7 @@
  *
  * Source: kernel/liveupdate/kho_block.c (Linux 7.2, 7.3).
  */
-import { blockCapacity, KHO_MAX_BLOCKS } from '../abi/kho-block.ts'
+import { blockCapacity } from '../abi/kho-block.ts'
 import { layoutOf } from '../abi/layout.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import type { BlocksEdge } from '../abi/schema.ts'
@@ -134,18 +134,20 @@ export class BlockSet {
 
   /** kho_block_add() */
   #add(block: PhysAddr): Answer {
-    if (this.#blocks.length >= KHO_MAX_BLOCKS) return new Failure('ENOSPC')
+    if (this.#blocks.length >= this.edge.maxBlocks) return new Failure('ENOSPC')
+    const object = this.#context.pages.allocObject()
+    if (failed(object)) return object
     const last = this.#blocks.at(-1)
     this.#blocks.push(block)
     if (last === undefined) this.#head = block
     else this.#link(last, block)
   }
 
-  /** kho_block_set_is_cyclic(): two pointers, one twice as fast; gives up after KHO_MAX_BLOCKS steps. */
+  /** kho_block_set_is_cyclic(): two pointers, one twice as fast; gives up after as many steps as there may be blocks. */
   #isCyclic(head: PhysAddr): boolean {
     let fast = head
     let slow = head
-    for (let steps = 0; steps < KHO_MAX_BLOCKS; steps++) {
+    for (let steps = 0; steps < this.edge.maxBlocks; steps++) {
       fast = this.#next(fast)
       if (fast === NONE || this.#next(fast) === NONE) return false
       fast = this.#next(fast)

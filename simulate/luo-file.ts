@@ -191,35 +191,33 @@ export class FileSet {
 
   #preserveBy(by: Registered, token: bigint, file: File): Answer {
     const known = this.#remember(by, file)
-    if (failed(known)) {
-      this.#handlers.release(by)
-      return known
-    }
-    const answer = this.#handlers.flbs?.filePreserve(by.handler)
-    if (!failed(answer)) {
-      const args = this.#argumentsOf({
-        by,
-        token,
-        file,
-        serializedData: 0n,
-        privateData: undefined,
-        retrieved: 0,
-      })
-      const preserved = by.ops.preserve(args)
-      if (!failed(preserved)) {
-        const { serialized_data: serializedData, private_data: privateData } = args
-        this.#files.push({ by, token, file, serializedData, privateData, retrieved: 0 })
-        this.#count++
-        return
-      }
-      this.#handlers.flbs?.fileUnpreserve(by.handler)
-      this.#forget(by, file)
-      this.#handlers.release(by)
-      return preserved
-    }
-    this.#forget(by, file)
-    this.#handlers.release(by)
+    const answer = failed(known) ? known : this.#preserveRemembered(by, token, file)
+    if (failed(answer)) this.#handlers.release(by)
     return answer
+  }
+
+  #preserveRemembered(by: Registered, token: bigint, file: File): Answer {
+    const flbs = this.#handlers.flbs?.filePreserve(by.handler)
+    const answer = failed(flbs) ? flbs : this.#preserveBehindFlbs(by, token, file)
+    if (failed(answer)) this.#forget(by, file)
+    return answer
+  }
+
+  #preserveBehindFlbs(by: Registered, token: bigint, file: File): Answer {
+    const object = this.#context.pages.allocObject()
+    const answer = failed(object) ? object : this.#preserveLast(by, token, file)
+    if (failed(answer)) this.#handlers.flbs?.fileUnpreserve(by.handler)
+    return answer
+  }
+
+  #preserveLast(by: Registered, token: bigint, file: File): Answer {
+    const fresh = { by, token, file, serializedData: 0n, privateData: undefined, retrieved: 0 } as const
+    const args = this.#argumentsOf(fresh)
+    const answer = by.ops.preserve(args)
+    if (failed(answer)) return answer
+    const { serialized_data: serializedData, private_data: privateData } = args
+    this.#files.push({ ...fresh, serializedData, privateData })
+    this.#count++
   }
 
   /** luo_file_unpreserve_files(): the last one first. */
@@ -362,6 +360,11 @@ export class FileSet {
       )
       this.#context.say('LUO_FILE_HANDLER', ...(this.#traits.boundsNames ? [room, name] : [name]))
       return new Failure('ENOENT')
+    }
+    const object = this.#context.pages.allocObject()
+    if (failed(object)) {
+      this.#handlers.release(by)
+      return object
     }
     const unretrieved = { file: undefined, privateData: undefined, retrieved: 0 } as const
     this.#files.push({ by, token: token as bigint, serializedData: data as bigint, ...unretrieved })

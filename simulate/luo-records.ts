@@ -50,6 +50,8 @@ export interface OutgoingSessions {
   admit(count: number): Answer
   shrink(count: number): void
   cursor(): RecordCursor
+  /** Serialization begins: what the next kernel found before, it finds no more. */
+  withdraw(): void
   /** Serialization went well. */
   publish(count: number): void
 }
@@ -255,6 +257,9 @@ export class SessionArray implements OutgoingSessions, IncomingSessions {
     return new ArrayCursor(first, layoutOf(this.element, target).size)
   }
 
+  /** The count stays what the last serialization made it. */
+  withdraw(): void {}
+
   publish(count: number): void {
     writeFields(this.#context, this.#header, this.area, { count })
   }
@@ -269,10 +274,7 @@ export class SessionArray implements OutgoingSessions, IncomingSessions {
   }
 }
 
-/**
- * luo-v5: blocks come and go with the sessions; where the first one is, is written at the reboot. (The kernel
- * sets the address to 0 before; it is 0 already, as it serializes once.)
- */
+/** luo-v5: blocks come and go with the sessions; where the first one is, is written at the reboot. */
 export class SessionBlocks implements OutgoingSessions, IncomingSessions {
   readonly #set: BlockSet
   readonly #publish: (head: PhysAddr) => void
@@ -297,6 +299,10 @@ export class SessionBlocks implements OutgoingSessions, IncomingSessions {
 
   cursor(): BlockCursor {
     return this.#set.cursor()
+  }
+
+  withdraw(): void {
+    this.#publish(NONE)
   }
 
   publish(count: number): void {

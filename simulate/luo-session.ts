@@ -13,7 +13,7 @@ import { Blocked } from './blocked.ts'
 import type { LuoContext, LuoForm, LuoTraits } from './luo-context.ts'
 import { type FileHandlers, FileSet } from './luo-file.ts'
 import { fileRecords, type IncomingSessions, type OutgoingSessions } from './luo-records.ts'
-import { fieldAddress, readStored, writeFields } from './stored.ts'
+import { fieldAddress, readStored, readText, writeFields } from './stored.ts'
 
 /** struct luo_session */
 export class LuoSession {
@@ -91,8 +91,9 @@ export class Sessions {
   create(field: Uint8Array): Answer<LuoSession> {
     const length = beforeNul(field).length
     if (this.#traits.checksNames && (length === 0 || length > LAST)) return new Failure('EINVAL')
-    this.checkLock()
     const session = this.#allocate(field)
+    if (failed(session)) return session
+    this.checkLock()
     const records = this.#outgoingRecords
     invariant(records, 'the device is there only if the outgoing side is')
     const admitted = records.admit(this.outgoing.size + 1)
@@ -139,7 +140,6 @@ export class Sessions {
       const answer = this.#deserializeOne(records.element, record)
       if (!failed(answer)) continue
       records.giveBack(false)
-      this.#savedError = answer
       return answer
     }
     records.giveBack(true)
@@ -150,6 +150,7 @@ export class Sessions {
     const records = this.#outgoingRecords
     invariant(records, 'live update is enabled only if the outgoing side is there')
     this.checkLock()
+    records.withdraw()
     const cursor = records.cursor()
     const done: LuoSession[] = []
     for (const session of this.outgoing.values()) {
@@ -171,7 +172,10 @@ export class Sessions {
     if (this.#locked) throw new Blocked('luo_session_serialize_rwsem')
   }
 
-  #allocate(field: Uint8Array): LuoSession {
+  /** luo_session_alloc() */
+  #allocate(field: Uint8Array): Answer<LuoSession> {
+    const object = this.#context.pages.allocObject()
+    if (failed(object)) return object
     const records = fileRecords(this.#context, this.#form.files)
     return new LuoSession(nameOf(field), new FileSet(this.#context, this.#traits, this.#handlers, records))
   }
@@ -179,17 +183,33 @@ export class Sessions {
   #deserializeOne(element: StructType, record: PhysAddr): Answer {
     const { name } = readStored(this.#context, element, record)
     const session = this.#allocate(name as Uint8Array)
+    if (failed(session)) return this.#noMemory(session, name as Uint8Array, element, record)
     const inserted = insert(this.incoming, session)
     if (failed(inserted)) {
       this.#context.say('LUO_SESSION_NAME', session.label, inserted.number)
       session.files.destroy()
-      return inserted
+      return this.#remember(inserted)
     }
     const set = fieldAddress(this.#context, element, 'file_set_ser', record)
     const answer = session.files.deserialize(this.#set, set)
     if (!failed(answer) || !this.#traits.remembersErrors) return
     this.#context.say('LUO_SESSION_FILES', session.label, answer.number)
-    return answer
+    return this.#remember(answer)
+  }
+
+  /** A session's object is not to be had: said, and in 6.19 forgotten. */
+  #noMemory(failure: Failure, name: Uint8Array, element: StructType, record: PhysAddr): Failure {
+    const at = fieldAddress(this.#context, element, 'name', record)
+    const label = decodeText(this.#traits.boundsNames ? name : readText(this.#context, at))
+    const room = this.#traits.boundsNames ? [name.length] : []
+    this.#context.say('LUO_SESSION_ALLOCATION', ...room, label, failure.number)
+    return this.#traits.remembersErrors ? this.#remember(failure) : failure
+  }
+
+  /** What every later open answers, too. */
+  #remember(failure: Failure): Failure {
+    this.#savedError = failure
+    return failure
   }
 
   #noRoom(): Failure {

@@ -39,6 +39,30 @@ export interface PageBudget {
   readonly totalPages: number
 }
 
+/** Allocations that fail on demand. */
+class Shortage {
+  #in = Number.POSITIVE_INFINITY
+  #times = 0
+
+  /** Makes the n-th allocation from now fail (1 is the next), and `times` in a row. */
+  plan(n: number, times: number): void {
+    this.#in = n
+    this.#times = times
+  }
+
+  get isToCome(): boolean {
+    return this.#times > 0
+  }
+
+  /** Counts an allocation; whether it fails. */
+  strikes(): boolean {
+    this.#in--
+    if (this.#in > 0 || this.#times === 0) return false
+    this.#times--
+    return true
+  }
+}
+
 export class SimulatedPages implements Pages {
   readonly pageSize: PageSize
   readonly maxOrder: number
@@ -49,9 +73,8 @@ export class SimulatedPages implements Pages {
   #free = 0
   #allocated = 0
   #preserved = 0
-  /** Allocations until the next failure. */
-  #failIn = Number.POSITIVE_INFINITY
-  #failures = 0
+  readonly #pageShortage = new Shortage()
+  readonly #objectShortage = new Shortage()
 
   constructor(ram: MachineRam, maxOrder: number) {
     this.#ram = ram
@@ -78,17 +101,21 @@ export class SimulatedPages implements Pages {
 
   /** Makes the n-th allocation from now fail (1 is the next), and `times` in a row. */
   failAt(n: number, times = 1): void {
-    this.#failIn = n
-    this.#failures = times
+    this.#pageShortage.plan(n, times)
+  }
+
+  /** The same for objects of kmalloc(). */
+  failObjectAt(n: number, times = 1): void {
+    this.#objectShortage.plan(n, times)
   }
 
   /** An allocation that is to fail was not asked for yet. */
   get isToFail(): boolean {
-    return this.#failures > 0
+    return this.#pageShortage.isToCome
   }
 
   alloc(order: number): Answer<PhysAddr> {
-    if (this.#mustFail() || order > this.maxOrder) return new Failure('ENOMEM')
+    if (this.#pageShortage.strikes() || order > this.maxOrder) return new Failure('ENOMEM')
     const frame = this.#lists.take(order)
     if (frame === undefined) return new Failure('ENOMEM')
     const pages = 2 ** order
@@ -98,6 +125,10 @@ export class SimulatedPages implements Pages {
     this.#allocated += pages
     this.#ram.clear(pa, pages * this.pageSize)
     return pa
+  }
+
+  allocObject(): Answer {
+    if (this.#objectShortage.strikes()) return new Failure('ENOMEM')
   }
 
   get(head: PhysAddr): void {
@@ -184,13 +215,6 @@ export class SimulatedPages implements Pages {
     for (const frame of this.#frames.starts('unit')) {
       yield { pa: phys(frame * this.pageSize), order: this.#frames.unit(frame) ?? 0 }
     }
-  }
-
-  #mustFail(): boolean {
-    this.#failIn--
-    if (this.#failIn > 0 || this.#failures === 0) return false
-    this.#failures--
-    return true
   }
 
   #folio(head: PhysAddr): number {
