@@ -77,7 +77,7 @@ describe.each(LUO_RELEASES)('%s', (release) => {
   test('freeze fails: still prepared, and can be cancelled', () => {
     const machine = withFiles(release, { failsToFreeze: [2n] })
     machine.attempt('prepare')
-    expect(machine.attempt('freeze')).toBe('EAGAIN')
+    expect(machine.attempt('freeze')).toBe('EIO')
     expect(machine.orchestrator.state).toBe('prepared')
     expect(machine.attempt('cancel')).toBeUndefined()
   })

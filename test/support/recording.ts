@@ -60,7 +60,7 @@ export function recordingHandler(calls: string[], troubles: Troubles = {}): File
       unpreserve: (args) => void note('unpreserve', args),
       freeze: (args) => {
         const handle = note('freeze', args)
-        if (troubles.failsToFreeze?.includes(handle)) return new Failure('EAGAIN')
+        if (troubles.failsToFreeze?.includes(handle)) return new Failure('EIO')
         args.serialized_data += troubles.freezeAdds ?? 0n
         return troubles.freezeAnswer ?? 0
       },
