@@ -1,6 +1,8 @@
 /** The lines that a booting kernel logs about a handover, in its order and without time stamps. */
 import type { Check } from '../abi/check.ts'
+import { parseCommandLine } from '../abi/command-line.ts'
 import { checkOf, consoleLine, type FormatArgument, formatMessage, messagePrefix } from '../abi/console.ts'
+import { EARLY, earlyLines } from '../abi/early-parameters.ts'
 import { ERRNO, type Errno } from '../abi/errno.ts'
 import { type ComponentName, componentByName } from '../abi/registry.ts'
 import { incomingOf } from './incoming-all.ts'
@@ -51,9 +53,11 @@ class BootLog {
     this.#linesAt('populate')
     if (this.#last?.outcome === 'no-handover') {
       this.#say('KHO_NO_REVIVAL', ...this.#revivalError(this.#last))
+      this.#earlyParameters()
       return this.#lines
     }
     this.#say('KHO_FOUND')
+    this.#earlyParameters()
     const { release } = this.#subject
     for (const stage of stagesOf(release).slice(1)) {
       if (stage === 'reserve-mem') this.#reserveMem()
@@ -91,6 +95,13 @@ class BootLog {
     const line = consoleLine('KHO_NO_REVIVAL', this.#subject.release)
     if (!line?.format.includes('%')) return []
     return [errno === undefined ? 0 : -ERRNO[errno as Errno]]
+  }
+
+  #earlyParameters(): void {
+    const { commandLine = '', release } = this.#subject
+    const live = this.#subject.speaks('luo') === undefined ? [] : [EARLY.liveupdate]
+    const lines = earlyLines(parseCommandLine(commandLine), [EARLY.kho, ...live], release)
+    for (const [id, ...values] of lines) this.#say(id, ...values)
   }
 
   /** One line for each region that is asked for: of its refusal, or that it was revived. */

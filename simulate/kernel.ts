@@ -7,11 +7,12 @@
  */
 import { type Parameter, parseCommandLine } from '../abi/command-line.ts'
 import type { FormatArgument } from '../abi/console.ts'
+import { EARLY, earlyLines } from '../abi/early-parameters.ts'
 import { invariant } from '../abi/fault.ts'
 import type { Target } from '../abi/layout.ts'
 import { type Architecture, memoryOrders } from '../abi/machine.ts'
 import { type Answer, Failure, failed } from './answer.ts'
-import { type EarlyParameter, parseEarly, switchOf, takesBool } from './command-line.ts'
+import { scratchSizes, switchOf } from './command-line.ts'
 import type { KernelBase, KernelConfig } from './context.ts'
 import type { LogLine, Subsystem } from './core.ts'
 import { isCrash, KernelOops } from './crash.ts'
@@ -32,7 +33,7 @@ import { SimulatedPages } from './pages.ts'
 import type { MachineRam } from './ram.ts'
 import { type SimulatedRelease, simulatedRelease } from './release.ts'
 import { ReserveMem } from './reserve-mem.ts'
-import { DEFAULT_SIZES, earlyAllocations, parseScratchSizes, type ScratchSizes } from './scratch.ts'
+import { earlyAllocations } from './scratch.ts'
 import { KhoTest } from './test-kho.ts'
 
 export type { ColdMachine, KernelOptions }
@@ -81,7 +82,7 @@ export class Kernel implements KernelBase {
     this.log = new KernelLog(this.release)
     this.#early = new EarlyMemory(ram)
     const byDefault = this.config.enabledByDefault && spec.traits.hasDefault
-    this.kho = new Kho(this, this.#early, switchOf(this.parameters, 'kho', byDefault))
+    this.kho = new Kho(this, this.#early, switchOf(this.parameters, EARLY.kho, byDefault))
     this.reserveMem = new ReserveMem(this, this.kho, this.#early)
     this.#khoTest = new KhoTest(this, this.kho, options.seed ?? 1)
     this.#subsystems = options.subsystems?.(this) ?? []
@@ -201,12 +202,12 @@ export class Kernel implements KernelBase {
   #boot(handover: Handover | undefined): this {
     this.run(() => {
       this.#initEarlyMemory(handover)
-      const sizes = this.#parseEarly()
+      this.#sayEarlyParameters()
       this.kho.incoming.extendScratch()
       for (const { name, value } of this.parameters) {
         if (name === 'reserve_mem' && value !== undefined) this.reserveMem.reserve(value)
       }
-      this.kho.initMemory(this.#early, sizes)
+      this.kho.initMemory(this.#early, scratchSizes(this.parameters, this.release))
       this.#openPages()
       this.#isBooted = true
       this.#initcalls()
@@ -225,18 +226,9 @@ export class Kernel implements KernelBase {
     }
   }
 
-  /** parse_early_param(); the sizes of the last `kho_scratch=` that can be understood. */
-  #parseEarly(): ScratchSizes {
-    let sizes = DEFAULT_SIZES
-    const switches = this.#subsystems.flatMap((subsystem) => subsystem.switches ?? [])
-    const known = new Map<string, EarlyParameter>(['kho', ...switches].map((name) => [name, takesBool]))
-    known.set('kho_scratch', (value = '') => {
-      const parsed = parseScratchSizes(this, value)
-      if (parsed) sizes = parsed
-      return parsed !== undefined
-    })
-    parseEarly(this, known)
-    return sizes
+  #sayEarlyParameters(): void {
+    const switches = [EARLY.kho, ...this.#subsystems.flatMap((subsystem) => subsystem.switches ?? [])]
+    for (const [id, ...values] of earlyLines(this.parameters, switches, this.release)) this.say(id, ...values)
   }
 
   /** memblock_free_all() */

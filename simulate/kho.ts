@@ -3,6 +3,7 @@
  *
  * Source: kernel/kexec_handover.c (6.17.8), kernel/liveupdate/kexec_handover.c (6.19.11, 7.1.13, 7.3.4).
  */
+import type { ScratchSizes } from '../abi/early-parameters.ts'
 import { orderOf } from '../abi/layout.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import { type Answer, Failure, failed } from './answer.ts'
@@ -13,7 +14,7 @@ import type { EarlyMemory } from './early-memory.ts'
 import { KhoIncoming } from './kho-incoming.ts'
 import { KhoOutgoing } from './kho-outgoing.ts'
 import { KhoVmalloc } from './kho-vmalloc.ts'
-import { reserveScratch, type ScratchArea, type ScratchSizes, scratchArrayBytes } from './scratch.ts'
+import { reserveScratch, type ScratchArea, scratchArrayBytes } from './scratch.ts'
 import { splitFrames } from './units.ts'
 
 export class Kho implements KhoApi {

@@ -2,6 +2,7 @@
  * Live update as one part of a kernel: the orchestrator, memfds with their file handler, the device, and
  * the processes that use them, in the order in which a boot brings them up.
  */
+import { EARLY } from '../abi/early-parameters.ts'
 import { memfdCreateFlags } from '../abi/shmem.ts'
 import { type Answer, failed } from './answer.ts'
 import { switchOf } from './command-line.ts'
@@ -18,8 +19,6 @@ import { Userspace, type UserspaceKernel } from './userspace.ts'
 
 type LiveUpdateKernel = KernelBase & LuoContext & Pick<UserspaceKernel, 'run'>
 
-const SWITCH = 'liveupdate'
-
 export class LiveUpdate implements Subsystem {
   readonly switches: readonly string[]
   readonly #kernel: LiveUpdateKernel
@@ -35,9 +34,9 @@ export class LiveUpdate implements Subsystem {
     const { release, version, ram, target, pages, config, parameters } = kernel
     this.#kernel = kernel
     const form = luoForm(release)
-    const liveupdate = switchOf(parameters, SWITCH, false)
+    const liveupdate = switchOf(parameters, EARLY.liveupdate, false)
     this.luo = form && new Luo(kernel, form, { liveupdate, testFlbs: config.liveupdateTest })
-    this.switches = this.luo ? [SWITCH] : []
+    this.switches = this.luo ? [EARLY.liveupdate] : []
     const { sealsExecFirst, writesLargeFolios } = luoTraits(release, version)
     this.tmpfs = new Tmpfs({ ram, target, pages, huge, sealsExecFirst, writesLargeFolios })
   }

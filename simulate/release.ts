@@ -51,8 +51,6 @@ const SPANS = {
   destroysTree: { since: 'linux-7.3' },
   /** Blocks of 1 GiB without preserved memory serve as scratch memory. */
   extendsScratch: { since: 'linux-7.3' },
-  /** Nodes without memory get no scratch area; a size of 0 is taken if not all are, and nothing may follow. */
-  strictScratchSizes: { since: 'linux-6.19' },
   /** fdt_check_header() asks for the alignment of the blocks. */
   alignsFdtBlocks: { since: FDT_BLOCKS_ALIGNED_SINCE },
   /** `kho=` has a default in the configuration. */

@@ -2,10 +2,10 @@
  * Scratch areas: memory that a kernel keeps free of what it preserves, for the next one to boot in. A
  * cold boot reserves them, later kernels inherit them.
  *
- * Source: kernel/liveupdate/kexec_handover.c: kho_parse_scratch_size(), kho_reserve_scratch().
+ * Source: kernel/liveupdate/kexec_handover.c: kho_reserve_scratch().
  */
 import { khoScratch } from '../abi/boot.ts'
-import { memparse } from '../abi/command-line.ts'
+import type { ScratchSizes } from '../abi/early-parameters.ts'
 import { layoutOf } from '../abi/layout.ts'
 import { lowMemoryEnd, machines, scratchRules } from '../abi/machine.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
@@ -17,39 +17,6 @@ import type { EarlyMemory, EarlyRequest } from './early-memory.ts'
 export interface ScratchArea {
   readonly addr: bigint
   readonly size: bigint
-}
-
-/** Sizes asked for: in bytes, or in percent of what the early kernel took. */
-export type ScratchSizes =
-  | { readonly lowmem: bigint; readonly global: bigint; readonly pernode: bigint }
-  | { readonly scale: bigint }
-
-/** Without a `kho_scratch=`. */
-export const DEFAULT_SIZES: ScratchSizes = { scale: 200n }
-
-/** kho_parse_scratch_size(): says what it understood; undefined where that is nothing. */
-export function parseScratchSizes(kernel: KernelBase, text: string): ScratchSizes | undefined {
-  const [, percent] = /^([0-9]{1,10})%$/.exec(text) ?? []
-  if (percent !== undefined) {
-    if (BigInt(percent) >= 1n << 32n) return undefined
-    kernel.say('KHO_SCRATCH_SCALE', BigInt(percent))
-    return { scale: BigInt(percent) }
-  }
-  const { strictScratchSizes: strict } = kernel.spec.traits
-  const sizes: bigint[] = []
-  let rest = text
-  for (let at = 0; at < 3; at++) {
-    if (at > 0 && !rest.startsWith(',')) return undefined
-    const before = at > 0 ? rest.slice(1) : rest
-    const parsed = memparse(before)
-    if (parsed.rest === before || (!strict && parsed.value === 0n)) return undefined
-    sizes.push(parsed.value)
-    rest = parsed.rest
-  }
-  const [lowmem = 0n, global = 0n, pernode = 0n] = sizes
-  if (strict && (rest !== '' || lowmem + global + pernode === 0n)) return undefined
-  kernel.say('KHO_SCRATCH_SIZES', lowmem >> 20n, global >> 20n, pernode >> 20n)
-  return { lowmem, global, pernode }
 }
 
 /** Reserves the areas in their order; undefined, after saying why, if one has no room. */
