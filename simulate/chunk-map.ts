@@ -13,7 +13,7 @@ import { writeStruct } from '../encode/write.ts'
 import { decodeStruct } from '../inspect/record.ts'
 import { type Answer, failed } from './answer.ts'
 import { WildAccess } from './crash.ts'
-import type { PreservedMap } from './preserved-map.ts'
+import type { MissingPart, PreservedMap } from './preserved-map.ts'
 import type { MachineRam } from './ram.ts'
 import { forEachBit, type UnitVisitor, WalkBudget } from './units.ts'
 
@@ -25,7 +25,8 @@ export interface ChunkStore {
 
 /** Where the memory of bitmaps and chunks comes from: kmalloc() of less than a page, or whole pages. */
 export interface MapMemory {
-  allocate(bytes: number): Answer<PhysAddr>
+  /** `by` is the kernel's function that asks. */
+  allocate(bytes: number, by: string): Answer<PhysAddr>
   free(pa: PhysAddr, bytes: number): void
 }
 
@@ -50,18 +51,19 @@ export class ChunkMap implements PreservedMap {
     const window = Math.floor(unit / (this.#bitmapBytes * 8))
     const windows = this.#orders.get(order) ?? new Map<number, PhysAddr>()
     this.#orders.set(order, windows)
-    const bitmap = windows.get(window) ?? this.#memory.allocate(this.#bitmapBytes)
+    const bitmap = windows.get(window) ?? this.#memory.allocate(this.#bitmapBytes, 'xa_load_or_alloc')
     if (failed(bitmap)) return bitmap
     windows.set(window, bitmap)
     this.#setBit(bitmap, unit, true)
   }
 
-  unpreserve(frame: number, order: number): boolean {
+  unpreserve(frame: number, order: number): MissingPart | undefined {
+    const windows = this.#orders.get(order)
+    if (!windows) return 'order'
     const unit = Math.floor(frame / 2 ** order)
-    const bitmap = this.#orders.get(order)?.get(Math.floor(unit / (this.#bitmapBytes * 8)))
-    if (bitmap === undefined) return false
+    const bitmap = windows.get(Math.floor(unit / (this.#bitmapBytes * 8)))
+    if (bitmap === undefined) return 'bitmap'
     this.#setBit(bitmap, unit, false)
-    return true
   }
 
   /** kho_mem_serialize(): a new chain replaces the old one; on failure the old one stays. */
@@ -70,7 +72,7 @@ export class ChunkMap implements PreservedMap {
     for (const [order, windows] of byNumber(this.#orders)) {
       const bitmaps = byNumber(windows)
       for (let done = 0; done === 0 || done < bitmaps.length; done += this.#chunkCapacity()) {
-        const chunk = this.#memory.allocate(this.#chunkBytes())
+        const chunk = this.#memory.allocate(this.#chunkBytes(), 'new_chunk')
         if (failed(chunk)) {
           this.#freeChunks(chunks)
           return chunk

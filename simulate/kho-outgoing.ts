@@ -12,11 +12,12 @@ import { type Answer, Failure, failed } from './answer.ts'
 import { ChunkMap } from './chunk-map.ts'
 import type { KernelBase } from './context.ts'
 import type { KhoApi } from './core.ts'
+import { KernelOops } from './crash.ts'
 import { type PreviousKernel, readMetadata, writeMetadata } from './kho-metadata.ts'
 import { KhoRoot } from './kho-root.ts'
 import type { PreservedMap } from './preserved-map.ts'
 import { RadixMap } from './radix-map.ts'
-import { Slab } from './slab.ts'
+import { type PageCheck, Slab } from './slab.ts'
 
 /** A subsystem that adds its part when the map is finalized (6.16 to 6.18); a failure aborts. */
 export type FinalizeNotifier = () => Answer
@@ -36,13 +37,13 @@ export class KhoOutgoing {
   /** Where this kernel says the same of itself. */
   metadata: PhysAddr | undefined
 
-  constructor(kernel: KernelBase, kho: KhoApi) {
+  constructor(kernel: KernelBase, kho: KhoApi, check: PageCheck) {
     this.#kernel = kernel
     this.#kho = kho
     this.#root = new KhoRoot(kernel)
     const { ram, target, pages, spec } = kernel
     if (spec.form.map.kind !== 'chunks') return
-    this.#chunks = new ChunkMap({ ram, target, edge: spec.form.map }, new Slab(ram, pages))
+    this.#chunks = new ChunkMap({ ram, target, edge: spec.form.map }, new Slab(ram, pages, check))
     this.#map = this.#chunks
   }
 
@@ -107,14 +108,30 @@ export class KhoOutgoing {
   }
 
   preserve(frame: number, order: number): Answer {
+    if (this.isLocked) return new Failure('EBUSY')
     if (this.#map) return this.#map.preserve(frame, order)
     const { log, spec } = this.#kernel
     log.warnOnce(spec.source, spec.traits.destroysTree ? 'kho_radix_add_key' : 'kho_radix_add_page')
     return new Failure('EINVAL')
   }
 
+  /** False where it was not known: that is a WARN_ON() for a node of a tree, a WARN_ON_ONCE() for the rest. */
   unpreserve(frame: number, order: number): boolean {
-    return this.#map?.unpreserve(frame, order) ?? false
+    const missing = this.#map ? this.#map.unpreserve(frame, order) : 'root'
+    if (missing === undefined) return true
+    const { log, spec } = this.#kernel
+    if (!spec.traits.warnsOfUnknown) throw new KernelOops('__kho_unpreserve() never ends')
+    const function_ = this.#unpreserveFunction()
+    if (missing === 'node') log.warn(spec.source, function_)
+    else log.warnOnce(spec.source, function_, missing)
+    return false
+  }
+
+  #unpreserveFunction(): string {
+    const { form, traits } = this.#kernel.spec
+    if (form.map.kind === 'chunks')
+      return traits.endsAtUnknown ? '__kho_unpreserve' : '__kho_unpreserve_order'
+    return traits.destroysTree ? 'kho_radix_del_key' : 'kho_radix_del_page'
   }
 
   addSubtree(name: string, pa: PhysAddr, size: number): Answer {

@@ -9,7 +9,6 @@ import { type PhysAddr, phys } from '../abi/memory.ts'
 import { type Answer, Failure, failed } from './answer.ts'
 import type { KernelBase } from './context.ts'
 import type { KhoApi, KhoVmallocValue, Subtree, VmallocArea } from './core.ts'
-import { KernelOops } from './crash.ts'
 import type { EarlyMemory } from './early-memory.ts'
 import { KhoIncoming } from './kho-incoming.ts'
 import { KhoOutgoing } from './kho-outgoing.ts'
@@ -31,7 +30,9 @@ export class Kho implements KhoApi {
     this.#enabled = enabled
     this.incoming = new KhoIncoming(kernel, early)
     this.#vmalloc = new KhoVmalloc(kernel, this)
-    this.outgoing = new KhoOutgoing(kernel, this)
+    this.outgoing = new KhoOutgoing(kernel, this, (page, by) =>
+      this.#refuseScratch(page, kernel.target.pageSize, by),
+    )
     const { hasFinalize, togglesFinalize } = kernel.spec.traits
     if (hasFinalize && !togglesFinalize) this.finalize = () => this.outgoing.finalize()
   }
@@ -85,25 +86,33 @@ export class Kho implements KhoApi {
   preserveFolio(head: PhysAddr): Answer {
     const order = this.#kernel.pages.orderOf(head) ?? 0
     return (
-      this.#refusal(head, 2 ** order, 'kho_preserve_folio') ??
+      this.#refusal(head, this.#kernel.target.pageSize * 2 ** order, 'kho_preserve_folio') ??
       this.outgoing.preserve(this.#frame(head), order)
     )
   }
 
   unpreserveFolio(head: PhysAddr): void {
-    this.#forget(this.#frame(head), this.#kernel.pages.orderOf(head) ?? 0)
+    this.outgoing.unpreserve(this.#frame(head), this.#kernel.pages.orderOf(head) ?? 0)
   }
 
   preservePages(pa: PhysAddr, nrPages: number): Answer {
-    const refusal = this.#refusal(pa, nrPages, 'kho_preserve_pages')
+    const pages = this.#count(nrPages)
+    const bytes = this.#count(pages * this.#kernel.target.pageSize)
+    const function_ = this.#kernel.spec.traits.preservesPages ? 'kho_preserve_pages' : 'kho_preserve_phys'
+    const refusal = this.#refusal(pa, bytes, function_)
     if (refusal) return refusal
     const first = this.#frame(pa)
-    for (const [frame, order] of this.#split(first, first + nrPages)) {
+    for (const [frame, order] of this.#split(first, first + pages)) {
       const failure = this.outgoing.preserve(frame, order)
       if (!failed(failure)) continue
       this.#forgetRange(first, frame)
       return failure
     }
+  }
+
+  /** A number of pages, or what it makes in bytes, in the type that the release has for it. */
+  #count(value: number): number {
+    return this.#kernel.spec.traits.narrowCounts ? value >>> 0 : value
   }
 
   /** kho_preserve_phys() (6.16, 6.17): whole pages only. */
@@ -116,15 +125,19 @@ export class Kho implements KhoApi {
 
   unpreservePages(pa: PhysAddr, nrPages: number): void {
     const first = this.#frame(pa)
-    this.#forgetRange(first, first + nrPages)
+    this.#forgetRange(first, first + this.#count(nrPages))
   }
 
   /** Why something cannot be preserved at all. */
-  #refusal(pa: PhysAddr, nrPages: number, function_: string): Failure | undefined {
-    const { spec, config, target, log } = this.#kernel
-    if (this.outgoing.isLocked) return new Failure('EBUSY')
-    if (!config.debug || !spec.traits.checksScratch) return undefined
-    if (!this.overlapsScratch(pa, nrPages * target.pageSize)) return undefined
+  #refusal(pa: PhysAddr, bytes: number, function_: string): Failure | undefined {
+    const { locksUnits } = this.#kernel.spec.traits
+    if (this.outgoing.isLocked && !locksUnits) return new Failure('EBUSY')
+    return this.#refuseScratch(pa, bytes, function_)
+  }
+
+  #refuseScratch(pa: PhysAddr, bytes: number, function_: string): Failure | undefined {
+    const { spec, config, log } = this.#kernel
+    if (!config.debug || !spec.traits.checksScratch || !this.overlapsScratch(pa, bytes)) return undefined
     log.warn(spec.source, function_)
     return new Failure('EINVAL')
   }
@@ -142,13 +155,10 @@ export class Kho implements KhoApi {
   }
 
   #forgetRange(first: number, end: number): void {
-    for (const [frame, order] of this.#split(first, end)) this.#forget(frame, order)
-  }
-
-  #forget(frame: number, order: number): void {
-    if (this.outgoing.unpreserve(frame, order)) return
-    if (!this.#kernel.spec.traits.warnsOfUnknown) throw new KernelOops('__kho_unpreserve() never ends')
-    this.#kernel.log.warn(this.#kernel.spec.source, 'kho_unpreserve')
+    for (const [frame, order] of this.#split(first, end)) {
+      const isKnown = this.outgoing.unpreserve(frame, order)
+      if (!isKnown && this.#kernel.spec.traits.endsAtUnknown) return
+    }
   }
 
   restoreFolio(pa: PhysAddr): PhysAddr | undefined {
@@ -156,7 +166,7 @@ export class Kho implements KhoApi {
   }
 
   restorePages(pa: PhysAddr, nrPages: number): PhysAddr | undefined {
-    return this.incoming.restorePages(pa, nrPages)
+    return this.incoming.restorePages(pa, this.#count(nrPages))
   }
 
   preserveVmalloc(area: VmallocArea): Answer<KhoVmallocValue> {

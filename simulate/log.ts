@@ -51,9 +51,9 @@ export class KernelLog {
     this.say('WARNING', file, function_)
   }
 
-  /** WARN_ON_ONCE() */
-  warnOnce(file: string, function_: string): void {
-    const place = `${file} ${function_}`
+  /** WARN_ON_ONCE(); `which` tells those of one function apart. */
+  warnOnce(file: string, function_: string, which = ''): void {
+    const place = `${file} ${function_} ${which}`
     if (this.#warned.has(place)) return
     this.#warned.add(place)
     this.warn(file, function_)

@@ -11,7 +11,7 @@ import { type PhysAddr, phys } from '../abi/memory.ts'
 import type { RadixEdge } from '../abi/schema.ts'
 import { type Answer, Failure, failed } from './answer.ts'
 import type { Pages } from './core.ts'
-import type { PreservedMap } from './preserved-map.ts'
+import type { MissingPart, PreservedMap } from './preserved-map.ts'
 import type { MachineRam } from './ram.ts'
 import { forEachBit, log2Floor, type UnitVisitor, WalkBudget } from './units.ts'
 
@@ -47,20 +47,20 @@ export class RadixMap implements PreservedMap {
 
   preserve(frame: number, order: number): Answer {
     const key = this.#key(frame, order)
-    if (this.#checksWidth && key >= 2 ** (this.#shape.order0Log2 + 1)) return new Failure('ERANGE')
+    if (this.#isTooWide(key)) return new Failure('ERANGE')
     const leaf = this.#leaf(key) ?? this.#grow(key)
     if (failed(leaf)) return leaf
     const bit = key % 2 ** this.#shape.leafLog2
     leaf[bit >> 3] = (leaf[bit >> 3] as number) | (1 << (bit & 7))
   }
 
-  unpreserve(frame: number, order: number): boolean {
+  unpreserve(frame: number, order: number): MissingPart | undefined {
     const key = this.#key(frame, order)
+    if (this.#isTooWide(key)) return
     const leaf = this.#leaf(key)
-    if (!leaf) return false
+    if (!leaf) return 'node'
     const bit = key % 2 ** this.#shape.leafLog2
     leaf[bit >> 3] = (leaf[bit >> 3] as number) & ~(1 << (bit & 7))
-    return true
   }
 
   destroy(): void {
@@ -77,6 +77,10 @@ export class RadixMap implements PreservedMap {
     if (level > 0)
       for (const [, child] of children(this.#ram, pa)) yield* this.#below(child, level - 1, budget)
     yield pa
+  }
+
+  #isTooWide(key: number): boolean {
+    return this.#checksWidth && key >= 2 ** (this.#shape.order0Log2 + 1)
   }
 
   #key(frame: number, order: number): number {

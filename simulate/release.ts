@@ -16,6 +16,8 @@ const SPANS = {
   buildsAtFinalize: { since: 'linux-6.16', until: 'linux-6.18' },
   /** After finalize nothing more can be preserved. */
   locksAtFinalize: { since: 'linux-6.16', until: 'linux-6.18' },
+  /** That is looked at for each unit; before, ahead of everything else. */
+  locksUnits: { since: 'linux-6.18', until: 'linux-6.18' },
   /** debugfs kho/out/finalize takes 0 for an abort, and refuses to repeat itself. */
   togglesFinalize: { since: 'linux-6.16', until: 'linux-6.18' },
   /** debugfs kho/out/finalize is there; written non-zero it (re)writes the map. */
@@ -24,21 +26,23 @@ const SPANS = {
   restoresRootFdt: { since: 'linux-6.16', until: 'linux-6.18' },
   /** kho_preserve_pages() instead of kho_preserve_phys(), which takes whole pages only. */
   preservesPages: { since: 'linux-6.18' },
+  /** It and its counterparts take an unsigned int. */
+  narrowCounts: { since: 'linux-6.18', until: 'linux-6.19' },
   hasVmalloc: { since: 'linux-6.18' },
   /** page->private holds a magic number beside the order. */
   checksMagic: { since: 'linux-6.18' },
   /** Units above MAX_PAGE_ORDER are not restored. */
   limitsOrder: { since: 'linux-6.16', until: 'linux-7.0' },
-  /** unpreserve of something unknown warns and goes on; before, its loop never ended. */
-  warnsOfUnknown: { since: 'linux-6.19' },
+  /** unpreserve of something unknown warns; before, its loop never ended. */
+  warnsOfUnknown: { since: 'linux-6.17.9' },
+  /** And leaves what follows of the range as it is. */
+  endsAtUnknown: { since: 'linux-6.17.9', until: 'linux-6.18' },
   /** A map at address 0 is refused in kho_populate(). */
   demandsMap: { since: 'linux-6.19' },
   /** The map's property is looked up again when it is walked. */
   looksTwice: { since: 'kho-v2', until: 'linux-7.2' },
-  /** With CONFIG_KEXEC_HANDOVER_DEBUG: nothing inside scratch memory is preserved. */
+  /** With CONFIG_KEXEC_HANDOVER_DEBUG: nothing inside scratch memory is preserved, nor does kho-v1's map lie there. */
   checksScratch: { since: 'linux-6.17.9' },
-  /** Nor may the map's own pages lie there. */
-  checksMapScratch: { since: 'linux-6.17.9', until: 'linux-7.0' },
   /** The node stays when its property has no room, and libfdt's code is the answer. */
   keepsEmptyNode: { since: 'linux-6.19', until: 'linux-6.19' },
   /** A unit lies in one NUMA node. */

@@ -3,25 +3,42 @@
  * whole pages. What is freed keeps its contents, as in the kernel.
  */
 import { type PhysAddr, phys } from '../abi/memory.ts'
-import { type Answer, failed } from './answer.ts'
+import { type Answer, type Failure, failed } from './answer.ts'
 import type { MapMemory } from './chunk-map.ts'
 import type { Pages } from './core.ts'
 import type { MachineRam } from './ram.ts'
 
+/** Why a page may not be part of the map, for the kernel's function that asked for it. */
+export type PageCheck = (page: PhysAddr, by: string) => Failure | undefined
+
 export class Slab implements MapMemory {
   readonly #ram: MachineRam
   readonly #pages: Pages
+  readonly #check: PageCheck
   /** Free objects by their size, and objects in use by the page that holds them. */
   readonly #free = new Map<number, PhysAddr[]>()
   readonly #used = new Map<bigint, number>()
 
-  constructor(ram: MachineRam, pages: Pages) {
+  constructor(ram: MachineRam, pages: Pages, check: PageCheck) {
     this.#ram = ram
     this.#pages = pages
+    this.#check = check
   }
 
-  allocate(bytes: number): Answer<PhysAddr> {
-    if (bytes >= this.#pages.pageSize) return this.#pages.alloc(0)
+  allocate(bytes: number, by: string): Answer<PhysAddr> {
+    return bytes < this.#pages.pageSize ? this.#allocateObject(bytes) : this.#allocatePage(by)
+  }
+
+  #allocatePage(by: string): Answer<PhysAddr> {
+    const page = this.#pages.alloc(0)
+    if (failed(page)) return page
+    const refusal = this.#check(page, by)
+    if (refusal) this.#pages.put(page)
+    return refusal ?? page
+  }
+
+  /** Kernels with objects of less than a page check nothing. */
+  #allocateObject(bytes: number): Answer<PhysAddr> {
     const free = this.#free.get(bytes) ?? []
     this.#free.set(bytes, free)
     if (free.length === 0) {

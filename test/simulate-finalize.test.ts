@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { ERRNO, type Errno } from '../abi/errno.ts'
+import { phys } from '../abi/memory.ts'
 import { type Answer, failed } from '../simulate/answer.ts'
 import { Kernel } from '../simulate/kernel.ts'
 import { simulatedReleases } from '../simulate/release.ts'
@@ -51,13 +52,85 @@ const locking = ['linux-6.16', 'linux-6.17', 'linux-6.17.9', 'linux-6.18']
 const repeating = ['linux-6.19', 'linux-7.0']
 
 test.each(locking)('8.2 %s: after finalize every preserve returns EBUSY, after an abort none', (release) => {
-  const { kho, pages } = Kernel.boot({ release, cmdline: CMDLINE })
+  const { kho, pages, spec } = Kernel.boot({ release, cmdline: CMDLINE })
   const page = must(pages.alloc(0))
+  const preserves = [() => kho.preserveFolio(page), () => kho.preservePages(page, 1)]
+  if (!spec.traits.preservesPages) preserves.push(() => kho.preservePhys(page, 4096n))
   must(kho.outgoing.writeFinalize('1'))
-  expect(errnoOf(kho.preserveFolio(page))).toBe('EBUSY')
-  expect(errnoOf(kho.preservePages(page, 1))).toBe('EBUSY')
+  for (const preserve of preserves) expect(errnoOf(preserve())).toBe('EBUSY')
   must(kho.outgoing.writeFinalize('0'))
-  expect(errnoOf(kho.preserveFolio(page))).toBe('ok')
+  for (const preserve of preserves) expect(errnoOf(preserve())).toBe('ok')
+})
+
+test('8.2 linux-6.18: after finalize kho_preserve_vmalloc makes ENOMEM of the EBUSY, nothing is lost', () => {
+  const kernel = Kernel.boot({ release: 'linux-6.18', cmdline: CMDLINE })
+  const area = must(kernel.kho.allocVmalloc(4096))
+  must(kernel.kho.outgoing.writeFinalize('1'))
+  const before = held(kernel)
+  expect(errnoOf(kernel.kho.preserveVmalloc(area))).toBe('ENOMEM')
+  expect(held(kernel)).toEqual(before)
+  must(kernel.kho.outgoing.writeFinalize('0'))
+  expect(errnoOf(kernel.kho.preserveVmalloc(area))).toBe('ok')
+})
+
+test('8.2 linux-6.18: in the inner function: scratch overlap is EINVAL before EBUSY, nothing is no error', () => {
+  const kernel = Kernel.boot({ release: 'linux-6.18', cmdline: CMDLINE })
+  const { kho, pages } = kernel
+  const page = must(pages.alloc(0))
+  const scratch = phys(kho.scratch[0]?.addr ?? 0n)
+  must(kho.outgoing.writeFinalize('1'))
+  expect(errnoOf(kho.preserveFolio(scratch))).toBe('EINVAL')
+  expect(errnoOf(kho.preservePages(scratch, 1))).toBe('EINVAL')
+  expect(linesOf(kernel).slice(-2)).toEqual([
+    'WARNING: kernel/kexec_handover.c at kho_preserve_folio',
+    'WARNING: kernel/kexec_handover.c at kho_preserve_pages',
+  ])
+  expect(errnoOf(kho.preservePages(page, 0))).toBe('ok')
+  expect(errnoOf(kho.preservePages(page, 1))).toBe('EBUSY')
+})
+
+test.each(['linux-6.16', 'linux-6.17', 'linux-6.17.9'])(
+  '8.2 %s: in the callers: EBUSY before all else, for nothing, an unaligned range and scratch memory, too',
+  (release) => {
+    const kernel = Kernel.boot({ release, cmdline: CMDLINE })
+    const { kho, pages } = kernel
+    const page = must(pages.alloc(0))
+    const ranges = [
+      [page, 0n],
+      [phys(page + 1n), 4096n],
+      [page, 100n],
+      [phys(kho.scratch[0]?.addr ?? 0n), 4096n],
+    ] as const
+    const answers = (): unknown => ranges.map(([pa, bytes]) => errnoOf(kho.preservePhys(pa, bytes)))
+    const scratch = release === 'linux-6.17.9' ? 'EINVAL' : 'ok'
+    expect(answers()).toEqual(['ok', 'EINVAL', 'EINVAL', scratch])
+    must(kho.outgoing.writeFinalize('1'))
+    const said = linesOf(kernel).length
+    expect(answers()).toEqual(['EBUSY', 'EBUSY', 'EBUSY', 'EBUSY'])
+    expect(errnoOf(kho.preserveFolio(phys(kho.scratch[0]?.addr ?? 0n)))).toBe('EBUSY')
+    expect(linesOf(kernel)).toHaveLength(said)
+  },
+)
+
+test.each(locking)('8.2 %s: 1 twice EEXIST, 0 without finalize ENOENT', (release) => {
+  const { outgoing } = Kernel.boot({ release, cmdline: CMDLINE }).kho
+  const answers = ['0', '1', '1', '0', '0', '1'].map((text) => errnoOf(outgoing.writeFinalize(text)))
+  expect(answers).toEqual(['ENOENT', 'ok', 'EEXIST', 'ok', 'ENOENT', 'ok'])
+})
+
+test.each(repeating)('8.2 %s: non-zero repeats, 0 EINVAL', (release) => {
+  const { outgoing } = Kernel.boot({ release, cmdline: CMDLINE }).kho
+  const answers = ['0', '1', '1', '7', '0'].map((text) => [
+    errnoOf(outgoing.writeFinalize(text)),
+    must(outgoing.readFinalize()),
+  ])
+  expect(answers).toEqual([
+    ['EINVAL', '0'],
+    ['ok', '1'],
+    ['ok', '1'],
+    ['ok', '1'],
+    ['EINVAL', '1'],
+  ])
 })
 
 test.each(locking)(
