@@ -1,10 +1,9 @@
 /** FLBs: registration, references on both sides, and the order of their callbacks (wire format, 7.4 and 8.8). */
 import { describe, expect, test } from 'vitest'
-import { Failure } from '../simulate/answer.ts'
 import { KernelModule } from '../simulate/kernel-module.ts'
 import type { Flb } from '../simulate/luo-flb.ts'
 import { bootLive, errno, kexecLive, type LiveOptions, value } from './support/live.ts'
-import { fakeFile, recordingHandler } from './support/recording.ts'
+import { fakeFile, recordingFlb, recordingHandler } from './support/recording.ts'
 
 const RELEASES = ['linux-7.0', 'kho-v2', 'linux-7.1', 'linux-7.2', 'linux-7.3'] as const
 const SINCE_71 = ['kho-v2', 'linux-7.1', 'linux-7.2', 'linux-7.3'] as const
@@ -16,36 +15,6 @@ const UNCOUNTED = [
 ] as const
 const SINCE_72 = ['linux-7.2', 'linux-7.3'] as const
 type FlbRelease = (typeof RELEASES)[number]
-
-interface FlbTroubles {
-  readonly failsToPreserve?: boolean
-  readonly failsToRetrieve?: boolean
-  readonly owner?: KernelModule
-  readonly data?: bigint
-}
-
-function recordingFlb(calls: string[], compatible: string, troubles: FlbTroubles = {}): Flb {
-  const data = troubles.data ?? 0x1000n
-  return {
-    compatible,
-    ...(troubles.owner ? { owner: troubles.owner } : {}),
-    ops: {
-      preserve: (args) => {
-        calls.push(`${compatible} preserve`)
-        if (troubles.failsToPreserve) return new Failure('EIO')
-        args.data = data
-        args.obj = `live ${compatible}`
-      },
-      unpreserve: ({ data: handle }) => void calls.push(`${compatible} unpreserve ${handle}`),
-      retrieve: (args) => {
-        calls.push(`${compatible} retrieve ${args.data}`)
-        if (troubles.failsToRetrieve) return new Failure('EIO')
-        args.obj = `restored ${args.data}`
-      },
-      finish: ({ obj }) => void calls.push(`${compatible} finish ${obj}`),
-    },
-  }
-}
 
 function withFlbs(release: FlbRelease, calls: string[], flbs: readonly Flb[], options: LiveOptions = {}) {
   const handler = recordingHandler(calls)

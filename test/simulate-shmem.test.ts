@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest'
 import { memfdSeals } from '../abi/memfd.ts'
 import { memfdCreateFlags } from '../abi/shmem.ts'
-import { bootLive, errno, kexecLive, LUO_RELEASES, value } from './support/live.ts'
+import { bootLive, errno, LUO_RELEASES, value } from './support/live.ts'
 
 test.each(LUO_RELEASES)('%s: a GROW seal refuses writes past the end', (release) => {
   const { user } = bootLive(release)
@@ -29,13 +29,4 @@ test.each(LUO_RELEASES)('%s: an ioctl that fails gives its descriptor up', (rele
   const first = value(user.createSession(lu, 'a'))
   expect(errno(user.createSession(lu, 'a'))).toBe('EEXIST')
   expect(value(user.createSession(lu, 'b'))).toBe(first + 1)
-})
-
-test.each(LUO_RELEASES)('%s: the first open gives the records of sessions back', (release) => {
-  const old = bootLive(release)
-  value(old.user.createSession(old.device(), 's'))
-  const { kernel, device } = kexecLive(old)
-  const { preserved } = kernel.pages.census()
-  device()
-  expect(kernel.pages.census().preserved).toBeLessThan(preserved)
 })

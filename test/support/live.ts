@@ -8,6 +8,7 @@ import { Kernel, type KernelOptions } from '../../simulate/kernel.ts'
 import { LiveUpdate } from '../../simulate/live-update.ts'
 import type { FileHandler } from '../../simulate/luo-file.ts'
 import type { ColdMachine } from '../../simulate/machine.ts'
+import type { Allocation } from '../../simulate/pages.ts'
 import type { Huge } from '../../simulate/shmem.ts'
 import type { Userspace } from '../../simulate/userspace.ts'
 
@@ -125,7 +126,7 @@ export function errno(answer: Answer<unknown>): Errno | number | undefined {
 }
 
 /** Pages and references that are held, but for those of the map of preserved memory, which only grows. */
-export function census({ kernel }: Pick<LiveMachine, 'kernel'>): unknown {
+export function census({ kernel }: Pick<LiveMachine, 'kernel'>): readonly Allocation[] {
   const map = new Set<bigint>(kernel.kho.outgoing.map?.ownPages() ?? [])
   return [...kernel.pages.allocations()].filter(({ pa }) => !map.has(pa))
 }

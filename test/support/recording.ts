@@ -1,7 +1,9 @@
-/** A file handler of a driver of its own, which writes down every callback that it gets. */
+/** File handlers and FLBs of a driver of its own, which write down every callback that they get. */
 import { Failure } from '../../simulate/answer.ts'
-import { File } from '../../simulate/file.ts'
+import { File, type FileOperations } from '../../simulate/file.ts'
+import type { KernelModule } from '../../simulate/kernel-module.ts'
 import type { FileArguments, FileHandler } from '../../simulate/luo-file.ts'
+import type { Flb } from '../../simulate/luo-flb.ts'
 import type { Userspace } from '../../simulate/userspace.ts'
 import { value } from './live.ts'
 
@@ -24,16 +26,21 @@ const handles = new WeakMap<File, { readonly compatible: string; readonly handle
 
 const COMPATIBLE = 'fake-v1'
 
-function newFile(handle: bigint, compatible: string): File {
-  const file = new File({})
+function newFile(handle: bigint, compatible: string, operations: FileOperations = {}): File {
+  const file = new File(operations)
   handles.set(file, { compatible, handle })
   return file
 }
 
 /** An open file of the driver in a process. */
-export function fakeFile(user: Userspace, handle: bigint, compatible = COMPATIBLE): number {
+export function fakeFile(
+  user: Userspace,
+  handle: bigint,
+  compatible = COMPATIBLE,
+  operations: FileOperations = {},
+): number {
   const fd = value(user.files.reserve())
-  user.files.install(fd, newFile(handle, compatible))
+  user.files.install(fd, newFile(handle, compatible, operations))
   return fd
 }
 
@@ -75,6 +82,37 @@ export function recordingHandler(calls: string[], troubles: Troubles = {}): File
         return !troubles.refusesToFinish?.includes(args.serialized_data)
       },
       finish: (args) => noteStatus('finish', args),
+    },
+  }
+}
+
+export interface FlbTroubles {
+  readonly failsToPreserve?: boolean
+  readonly failsToRetrieve?: boolean
+  readonly owner?: KernelModule
+  readonly data?: bigint
+}
+
+/** An FLB whose callbacks are written down as `a preserve`, `a finish restored 4096`, and so on. */
+export function recordingFlb(calls: string[], compatible: string, troubles: FlbTroubles = {}): Flb {
+  const data = troubles.data ?? 0x1000n
+  return {
+    compatible,
+    ...(troubles.owner ? { owner: troubles.owner } : {}),
+    ops: {
+      preserve: (args) => {
+        calls.push(`${compatible} preserve`)
+        if (troubles.failsToPreserve) return new Failure('EIO')
+        args.data = data
+        args.obj = `live ${compatible}`
+      },
+      unpreserve: ({ data: handle }) => void calls.push(`${compatible} unpreserve ${handle}`),
+      retrieve: (args) => {
+        calls.push(`${compatible} retrieve ${args.data}`)
+        if (troubles.failsToRetrieve) return new Failure('EIO')
+        args.obj = `restored ${args.data}`
+      },
+      finish: ({ obj }) => void calls.push(`${compatible} finish ${obj}`),
     },
   }
 }
