@@ -4,13 +4,22 @@ import { khoBlockHeader } from '../abi/kho-block.ts'
 import { luoV5 } from '../abi/luo.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import type { BlocksEdge } from '../abi/schema.ts'
+import { FileTable } from '../simulate/file.ts'
+import { Kernel } from '../simulate/kernel.ts'
 import { BlockSet } from '../simulate/kho-block.ts'
+import { Luo } from '../simulate/luo.ts'
+import { type LuoForm, luoForm } from '../simulate/luo-context.ts'
 import { readStored, writeFields } from '../simulate/stored.ts'
 import { bootLive, census, errno, kexecLive, type LiveMachine, value } from './support/live.ts'
+import { fakeFile, recordingHandler } from './support/recording.ts'
 
 const RELEASES = ['linux-7.2', 'linux-7.3'] as const
+const PAGE = 4096
+const ENTRY = 80
 /** (4096 - 16) / 80 */
 const PER_BLOCK = 51
+/** (4096 - 16) / 64 */
+const FILES_PER_BLOCK = 63n
 const SESSIONS = luoV5.fields.sessions_pa.to as BlocksEdge
 
 function headerOf({ kernel }: LiveMachine, block: PhysAddr) {
@@ -22,7 +31,7 @@ function create(machine: LiveMachine, count: number): readonly number[] {
   return Array.from({ length: count }, (_, index) => value(machine.user.createSession(lu, `s${index}`)))
 }
 
-describe.each(RELEASES)('%s', (release) => {
+describe.each(RELEASES)('%s: 8.9 Block growth', (release) => {
   test('grow(n): append blocks until nblocks * per_block >= n; next is written at once, a fresh count is 0', () => {
     const machine = bootLive(release)
     const set = new BlockSet(machine.kernel, SESSIONS)
@@ -67,7 +76,7 @@ describe.each(RELEASES)('%s', (release) => {
     expect(census(machine)).toEqual(before)
   })
 
-  test('a cursor reserves slot by slot, goes back, and clear() keeps the links', () => {
+  test('a cursor reserves slot by slot, goes back, and clear(): counts 0, entries zeroed, links kept', () => {
     const machine = bootLive(release)
     const set = new BlockSet(machine.kernel, SESSIONS)
     value(set.grow(PER_BLOCK + 1))
@@ -77,8 +86,12 @@ describe.each(RELEASES)('%s', (release) => {
     expect(cursor.reserve()).toBeUndefined()
     expect(slots.toReversed().map(() => cursor.previous())).toEqual(slots.toReversed())
     expect(cursor.previous()).toBeUndefined()
-    set.clear()
     const [first, second] = set.blocks as [PhysAddr, PhysAddr]
+    const entriesOf = (block: PhysAddr) => machine.kernel.ram.read(phys(block + 16n), PAGE - 16)
+    for (const slot of slots) machine.kernel.ram.write(slot ?? phys(0), new Uint8Array(ENTRY).fill(7))
+    expect([first, second].map((block) => entriesOf(block).every((byte) => byte === 7))).toEqual([true, true])
+    set.clear()
+    expect([first, second].map((block) => entriesOf(block).every((byte) => byte === 0))).toEqual([true, true])
     expect([first, second].map((block) => headerOf(machine, block))).toEqual([
       { next: second, count: 0n },
       { next: 0n, count: 0n },
@@ -167,10 +180,64 @@ describe.each(RELEASES)('%s', (release) => {
   })
 })
 
-test('linux-7.3: more than 10000 blocks: -ENOSPC', () => {
-  const machine = bootLive('linux-7.3')
-  const set = new BlockSet(machine.kernel, SESSIONS)
-  value(set.grow(10_000 * PER_BLOCK))
-  expect(errno(set.grow(10_000 * PER_BLOCK + 1))).toBe('ENOSPC')
-  expect(set.blocks.length).toBe(10_000)
+describe.each(RELEASES)('%s: -ENOSPC at KHO_MAX_BLOCKS', (release) => {
+  test('10000 blocks of a set, and what was grown for the refused entry is given back', () => {
+    const machine = bootLive(release)
+    const set = new BlockSet(machine.kernel, SESSIONS)
+    value(set.grow(9_999 * PER_BLOCK))
+    expect(errno(set.grow(10_000 * PER_BLOCK + 1))).toBe('ENOSPC')
+    expect(set.blocks.length).toBe(9_999)
+    value(set.grow(10_000 * PER_BLOCK))
+    expect(errno(set.grow(10_000 * PER_BLOCK + 1))).toBe('ENOSPC')
+    expect(set.blocks.length).toBe(10_000)
+  })
+
+  test('CREATE behind the last place of the last block', () => {
+    const { kernel, luo } = withShortChains(release, 2)
+    const { sessions } = luo
+    const name = (index: number) => new TextEncoder().encode(`s${index}`)
+    for (let index = 0; index < 2 * PER_BLOCK; index++) value(sessions.create(name(index)))
+    const before = census({ kernel })
+    expect(errno(sessions.create(name(2 * PER_BLOCK)))).toBe('ENOSPC')
+    expect(errno(sessions.create(name(0)))).toBe('ENOSPC')
+    expect(census({ kernel })).toEqual(before)
+    const first = sessions.outgoing.get('s0')
+    if (first) sessions.release(first)
+    expect(errno(sessions.create(name(2 * PER_BLOCK)))).toBeUndefined()
+  })
+
+  test('PRESERVE_FD behind the last place of the last block, before the file is looked at', () => {
+    const { kernel, luo, user } = withShortChains(release, 2)
+    const { files } = value(luo.sessions.create(new TextEncoder().encode('s')))
+    for (let token = 0n; token < 2n * FILES_PER_BLOCK; token++) {
+      value(files.preserve(token, fakeFile(user, token), user.files))
+    }
+    const before = census({ kernel })
+    expect(errno(files.preserve(2n * FILES_PER_BLOCK, -1, user.files))).toBe('ENOSPC')
+    expect(errno(files.preserve(0n, -1, user.files))).toBe('EEXIST')
+    expect(census({ kernel })).toEqual(before)
+  })
 })
+
+/** A kernel whose LUO takes chains of so many blocks; all else is as the release has it. */
+function withShortChains(release: (typeof RELEASES)[number], maxBlocks: number) {
+  const form = luoForm(release)
+  if (form?.sessions.kind !== 'blocks' || form.files.kind !== 'blocks') throw new Error('no blocks')
+  const short: LuoForm = {
+    ...form,
+    sessions: { ...form.sessions, maxBlocks },
+    files: { ...form.files, maxBlocks },
+  }
+  let luo: Luo | undefined
+  const kernel = Kernel.boot({
+    release,
+    subsystems: (built) => {
+      const made = new Luo(built, short, { liveupdate: true, testFlbs: false })
+      luo = made
+      const lateMm = () => value(made.registerFileHandler(recordingHandler([])))
+      return [{ early: () => made.earlyInit(), late: () => made.lateInit(), lateMm }]
+    },
+  })
+  if (!luo) throw new Error('the kernel has its subsystems')
+  return { kernel, luo, user: { files: new FileTable() } }
+}

@@ -1,13 +1,27 @@
-/** Sessions: created, retrieved, finished and released (wire format, 8.4 and 8.6). */
+/** Sessions: created, retrieved, finished and released (wire format, 8.4). */
 import { describe, expect, test } from 'vitest'
-import { bootLive, errno, kexecLive, LUO_RELEASES, SINCE_71, UNTIL_70, value } from './support/live.ts'
+import { phys } from '../abi/memory.ts'
+import {
+  bootLive,
+  census,
+  errno,
+  kexecLive,
+  LUO_RELEASES,
+  type LuoRelease,
+  SINCE_71,
+  UNTIL_70,
+  value,
+} from './support/live.ts'
 import { fakeFile, recordingHandler } from './support/recording.ts'
 
 const CHECKS_NAMES = SINCE_71
 const ARRAYS = ['linux-6.19', 'linux-7.0', 'kho-v2', 'linux-7.1'] as const
 const BLOCKS = ['linux-7.2', 'linux-7.3'] as const
+const PAGE = 4096
+/** (4096 - 16) / 80 */
+const PER_BLOCK = 51
 
-describe.each(LUO_RELEASES)('%s', (release) => {
+describe.each(LUO_RELEASES)('%s: 8.4 Sessions', (release) => {
   test('CREATE: duplicate among outgoing: -EEXIST', () => {
     const { user, device } = bootLive(release)
     const lu = device()
@@ -95,6 +109,60 @@ describe.each(LUO_RELEASES)('%s', (release) => {
     expect(errno(user.retrieveSession(lu, 's'))).toBe('EINVAL')
   })
 
+  test('FINISH: any false -> -EBUSY, nothing done: the files behind it are not asked, none is finished', () => {
+    const old = preserved(release, [1n, 2n, 3n])
+    const calls: string[] = []
+    const handler = recordingHandler(calls, { refusesToFinish: [2n] })
+    const { user, device } = kexecLive(old, { handlers: [handler] })
+    const session = value(user.retrieveSession(device(), 's'))
+    expect(errno(user.finish(session))).toBe('EBUSY')
+    expect(calls).toEqual(['can_finish 1 0', 'can_finish 2 0'])
+    for (const token of [1n, 2n, 3n]) expect(errno(user.retrieveFd(session, token))).toBeUndefined()
+  })
+
+  test('FINISH before RETRIEVE_FD is not an error: finish() discards what was never retrieved', () => {
+    const old = preserved(release, [1n])
+    const { user: oldUser, session: left } = old
+    const memfd = value(oldUser.memfdCreate('m'))
+    value(oldUser.pwrite(memfd, new Uint8Array(PAGE).fill(7), 0))
+    value(oldUser.preserveFd(left, memfd, 2n))
+    const page = oldUser.files.find(memfd)?.inode?.headOf(0) ?? phys(0)
+    const calls: string[] = []
+    const { user, device, kernel } = kexecLive(old, { handlers: [recordingHandler(calls)] })
+    const session = value(user.retrieveSession(device(), 's'))
+    expect(kernel.pages.preservedOrder(page)).toBe(0)
+    expect(errno(user.finish(session))).toBeUndefined()
+    expect(calls).toEqual(['can_finish 1 0', 'finish 1 0'])
+    expect([kernel.pages.preservedOrder(page), kernel.pages.orderOf(page)]).toEqual([undefined, undefined])
+    for (const token of [1n, 2n]) expect(errno(user.retrieveFd(session, token))).toBe('ENOENT')
+  })
+
+  test('the session object lives until close: FINISH leaves it, retrieved', () => {
+    const old = preserved(release, [1n])
+    const { user, device, live } = kexecLive(old, { handlers: [recordingHandler([])] })
+    const lu = device()
+    const session = value(user.retrieveSession(lu, 's'))
+    value(user.finish(session))
+    expect(live.luo?.sessions.incoming.size).toBe(1)
+    expect(errno(user.retrieveSession(lu, 's'))).toBe('EINVAL')
+    expect(errno(user.retrieveFd(session, 1n))).toBe('ENOENT')
+    user.close(session)
+    expect(live.luo?.sessions.incoming.size).toBe(0)
+    expect(errno(user.retrieveSession(lu, 's'))).toBe('ENOENT')
+  })
+
+  test('CREATE without memory for the session: -ENOMEM, and nothing is left', () => {
+    const machine = bootLive(release)
+    const { user, kernel, live } = machine
+    const lu = machine.device()
+    const before = { held: census(machine), open: user.files.size }
+    kernel.pages.failObjectAt(1)
+    expect(errno(user.createSession(lu, 's'))).toBe('ENOMEM')
+    expect({ held: census(machine), open: user.files.size }).toEqual(before)
+    expect(live.luo?.sessions.outgoing.size).toBe(0)
+    expect(errno(user.createSession(lu, 's'))).toBeUndefined()
+  })
+
   test('FINISH: can_finish of all files first, then from last to first, with the status of retrieve', () => {
     const old = preserved(release, [1n, 2n, 3n])
     const calls: string[] = []
@@ -116,7 +184,7 @@ describe.each(LUO_RELEASES)('%s', (release) => {
   })
 })
 
-test.each(CHECKS_NAMES)('%s: empty name or no NUL in 64 bytes: -EINVAL', (release) => {
+test.each(CHECKS_NAMES)('%s: 8.4 empty name or no NUL in 64 bytes: -EINVAL', (release) => {
   const { user, device, live } = bootLive(release)
   const lu = device()
   expect(errno(user.createSession(lu, ''))).toBe('EINVAL')
@@ -125,7 +193,7 @@ test.each(CHECKS_NAMES)('%s: empty name or no NUL in 64 bytes: -EINVAL', (releas
   expect(live.luo?.sessions.outgoing.size).toBe(1)
 })
 
-test.each(UNTIL_70)('%s: empty name accepted, 64 bytes cut to 63', (release) => {
+test.each(UNTIL_70)('%s: 8.4 empty name accepted, 64 bytes cut to 63', (release) => {
   const old = bootLive(release)
   const lu = old.device()
   expect(errno(old.user.createSession(lu, ''))).toBeUndefined()
@@ -138,7 +206,7 @@ test.each(UNTIL_70)('%s: empty name accepted, 64 bytes cut to 63', (release) => 
   expect(errno(user.retrieveSession(next, 'n'.repeat(63)))).toBeUndefined()
 })
 
-test.each(ARRAYS)('%s: table full at 819 sessions: -ENOMEM, tested before duplicates', (release) => {
+test.each(ARRAYS)('%s: 8.4 table full at 819 sessions: -ENOMEM, tested before duplicates', (release) => {
   const { user, device } = bootLive(release)
   const lu = device()
   for (let index = 0; index < 819; index++) value(user.createSession(lu, `s${index}`))
@@ -146,7 +214,39 @@ test.each(ARRAYS)('%s: table full at 819 sessions: -ENOMEM, tested before duplic
   expect(errno(user.createSession(lu, 's0'))).toBe('ENOMEM')
 })
 
-test.each(BLOCKS)('%s: no table, a thousand sessions come back', (release) => {
+test.each(BLOCKS)('%s: 8.4 CREATE: block growth without memory -ENOMEM, and nothing is left', (release) => {
+  for (const created of [0, PER_BLOCK]) {
+    const machine = withSessions(release, created)
+    const { user, kernel, live, device } = machine
+    const lu = device()
+    const before = { held: census(machine), open: user.files.size }
+    kernel.pages.failAt(1)
+    expect(errno(user.createSession(lu, 'one more'))).toBe('ENOMEM')
+    expect({ held: census(machine), open: user.files.size }).toEqual(before)
+    expect(live.luo?.sessions.outgoing.size).toBe(created)
+    expect(errno(user.createSession(lu, 'one more'))).toBeUndefined()
+  }
+})
+
+test.each(BLOCKS)(
+  '%s: 8.4 CREATE: block growth comes before the duplicate, but behind the name',
+  (release) => {
+    const { user, kernel, device } = withSessions(release, PER_BLOCK)
+    kernel.pages.failAt(1)
+    expect(errno(user.createSession(device(), ''))).toBe('EINVAL')
+    expect(errno(user.createSession(device(), 's0'))).toBe('ENOMEM')
+    expect(errno(user.createSession(device(), 's0'))).toBe('EEXIST')
+  },
+)
+
+test.each(ARRAYS)('%s: 8.4 CREATE needs no page: the table is there from the start', (release) => {
+  const { user, kernel, device } = withSessions(release, 0)
+  const lu = device()
+  kernel.pages.failAt(1)
+  expect(errno(user.createSession(lu, 's'))).toBeUndefined()
+})
+
+test.each(BLOCKS)('%s: 8.4 no table, a thousand sessions come back', (release) => {
   const old = bootLive(release)
   old.user.files.limit = 2000
   const lu = old.device()
@@ -157,7 +257,7 @@ test.each(BLOCKS)('%s: no table, a thousand sessions come back', (release) => {
   for (let index = 999; index >= 0; index--) value(user.retrieveSession(next, `s${index}`))
 })
 
-test('7.2 and later: FINISH with a reserved word that is not 0: -EINVAL', () => {
+test('8.4 7.2 and later: FINISH with a reserved word that is not 0: -EINVAL', () => {
   const answers = LUO_RELEASES.map((release) => {
     const old = bootLive(release)
     value(old.user.createSession(old.device(), 's'))
@@ -167,7 +267,7 @@ test('7.2 and later: FINISH with a reserved word that is not 0: -EINVAL', () => 
   expect(answers).toEqual([undefined, undefined, undefined, undefined, 'EINVAL', 'EINVAL'])
 })
 
-test.each(BLOCKS)('%s: GET_NAME works on both sides of the reboot', (release) => {
+test.each(BLOCKS)('%s: 8.4 GET_NAME works on both sides of the reboot', (release) => {
   const old = bootLive(release)
   value(old.user.createSession(old.device(), 'vm'))
   const { user, device } = kexecLive(old)
@@ -175,9 +275,17 @@ test.each(BLOCKS)('%s: GET_NAME works on both sides of the reboot', (release) =>
 })
 
 /** A kernel with a session `s` and files of a driver of its own under these tokens. */
-function preserved(release: (typeof LUO_RELEASES)[number], tokens: readonly bigint[]) {
+function preserved(release: LuoRelease, tokens: readonly bigint[]) {
   const old = bootLive(release, { handlers: [recordingHandler([])] })
   const session = value(old.user.createSession(old.device(), 's'))
   for (const token of tokens) value(old.user.preserveFd(session, fakeFile(old.user, token), token))
-  return old
+  return { ...old, session }
+}
+
+/** A kernel with this many sessions. */
+function withSessions(release: LuoRelease, count: number) {
+  const machine = bootLive(release)
+  const lu = machine.device()
+  for (let index = 0; index < count; index++) value(machine.user.createSession(lu, `s${index}`))
+  return machine
 }

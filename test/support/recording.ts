@@ -34,7 +34,7 @@ function newFile(handle: bigint, compatible: string, operations: FileOperations 
 
 /** An open file of the driver in a process. */
 export function fakeFile(
-  user: Userspace,
+  user: Pick<Userspace, 'files'>,
   handle: bigint,
   compatible = COMPATIBLE,
   operations: FileOperations = {},
