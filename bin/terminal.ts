@@ -48,7 +48,9 @@ function colorLevel(choice: ColorChoice, env: NodeJS.ProcessEnv, isTTY: boolean)
   return isTTY && env.TERM !== 'dumb' ? 1 : 0
 }
 
-function paintAt(level: 0 | 1 | 3): Paint {
+/** `isTTY` is of the stream that is painted on. */
+export function paintFor(choice: ColorChoice, env: NodeJS.ProcessEnv, isTTY: boolean): Paint {
+  const level = colorLevel(choice, env, isTTY)
   if (level === 0) return noPaint
   const chalk = new Chalk({ level })
   const tints = [chalk.cyan, chalk.yellow, chalk.green, chalk.magenta, chalk.blue]
@@ -81,7 +83,7 @@ export function openTerminal(color: ColorChoice): Terminal {
       shown = line.length
     },
     stopping: stopSignal,
-    paint: paintAt(colorLevel(color, process.env, stdout.isTTY === true)),
+    paint: paintFor(color, process.env, stdout.isTTY === true),
     columns: stdout.columns ?? 100,
   }
 }

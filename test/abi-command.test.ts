@@ -5,7 +5,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { AbiArguments } from '../bin/abi-arguments.ts'
 import { runAbi } from './support/abi-command.ts'
 import { BtfBuilder } from './support/btf.ts'
-import { kho, ROOT } from './support/images.ts'
+import { ran } from './support/command-line.ts'
+import { ROOT } from './support/images.ts'
 
 let directory: string
 beforeAll(() => {
@@ -344,8 +345,8 @@ describe('through the entry', () => {
       "kho-inspect: --page-size: expected 4K, 16K, 64K; found '8K' (see kho-inspect --help)\n",
     ],
     [['abi', 'list', '--frmt', 'c'], 2, 'kho-inspect: Unknown argument: frmt (see kho-inspect --help)\n'],
-  ])('%o', (args, status, stderr) => {
-    const ran = kho(args)
-    expect([ran.status, ran.stderr]).toEqual([status, stderr])
+  ])('%o', async (args, status, stderr) => {
+    const { status: code, stderr: said } = await ran(args)
+    expect([code, said]).toEqual([status, stderr])
   })
 })

@@ -14,7 +14,8 @@ import { noPaint } from '../inspect/paint.ts'
 import { handoverToJson, jsonText } from '../inspect/render-json.ts'
 import { renderFaults, renderText } from '../inspect/render-text.ts'
 import { findNode } from '../inspect/tree.ts'
-import { decodeReal, expectedOf, kho, openReal, type Run, realImages } from './support/images.ts'
+import { ran } from './support/command-line.ts'
+import { decodeReal, expectedOf, openReal, type Run, realImages } from './support/images.ts'
 import { PatchedMemory } from './support/patched.ts'
 import { applyChanges, causesOf, expectedCauses, type Recipe, readRecipes } from './support/recipes.ts'
 import { harmfulCharacters } from './support/terminal-text.ts'
@@ -80,12 +81,12 @@ describe.each(cases)('$cause', ({ recipes }) => {
 })
 
 /** Runs the command on a changed image, as a LiME file. */
-function khoOn(memory: PatchedMemory, args: (path: string) => readonly string[]): Run {
+async function ranOn(memory: PatchedMemory, args: (path: string) => readonly string[]): Promise<Run> {
   const directory = mkdtempSync(`${tmpdir()}/kho-inspect-`)
   try {
     const path = `${directory}/image.lime`
     writeFileSync(path, Buffer.concat([...sequential(writeLime(memory))]))
-    return kho(args(path))
+    return await ran(args(path))
   } finally {
     rmSync(directory, { recursive: true })
   }
@@ -96,8 +97,8 @@ const recipesOf = (wanted: string) => cases.find(({ cause }) => cause === wanted
 describe('the command on images with missing pages', () => {
   const wanted = ['the root of the map', 'the page of LUO', 'the page of a folio array']
   const recipes = recipesOf('missing-page').filter(({ title }) => wanted.includes(title))
-  test.each(recipes)('$title, in $base: it dumps the rest and succeeds', ({ base, recipe }) => {
-    const { status, stdout, stderr } = khoOn(changed(base, recipe), (path) => ['dump', path, '--json'])
+  test.each(recipes)('$title, in $base: it dumps the rest and succeeds', async ({ base, recipe }) => {
+    const { status, stdout, stderr } = await ranOn(changed(base, recipe), (path) => ['dump', path, '--json'])
     expect([status, stderr]).toEqual([0, ''])
     const [fault, ...others] = JSON.parse(stdout).faults
     expect(others).toEqual([])
@@ -118,15 +119,18 @@ describe('a name of escape sequences', () => {
     ['dump', '--only', `luo.sessions[${quotedName}].nothing`],
     ['hex', 'luo.sessions'],
     ['hex', '0x1edc000', '0x1000'],
-  ])('never reaches the terminal: %s %s %s', (command, ...args) => {
-    const { stdout, stderr } = khoOn(memory as PatchedMemory, (path) => [command, path, ...args])
+  ])('never reaches the terminal: %s %s %s', async (command, ...args) => {
+    const { stdout, stderr } = await ranOn(memory as PatchedMemory, (path) => [command, path, ...args])
     expect(harmfulCharacters(stdout + stderr)).toEqual([])
     expect(stdout + stderr).toMatch(/2J/)
   })
 
-  test('is the same in JSON and YAML once they are read', () => {
-    const run = (form: string) => khoOn(memory as PatchedMemory, (path) => ['dump', path, form]).stdout
-    const names = [JSON.parse(run('--json')), parse(run('--yaml'))].map((read) => read.luo.sessions[0].name)
+  test('is the same in JSON and YAML once they are read', async () => {
+    const run = async (form: string) =>
+      (await ranOn(memory as PatchedMemory, (path) => ['dump', path, form])).stdout
+    const names = [JSON.parse(await run('--json')), parse(await run('--yaml'))].map(
+      (read) => read.luo.sessions[0].name,
+    )
     expect(names).toEqual([name.replace('\x90', '\\x90'), name.replace('\x90', '\\x90')])
   })
 })

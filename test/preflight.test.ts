@@ -6,7 +6,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { releases } from '../abi/registry.ts'
 import { isProblem, openFile } from '../inspect/image-source.ts'
 import { type KernelReading, readKernel } from '../inspect/preflight.ts'
-import { kho, realPath } from './support/images.ts'
+import { ran } from './support/command-line.ts'
+import { realPath } from './support/images.ts'
 
 let directory: string
 beforeAll(() => {
@@ -114,8 +115,8 @@ test.each([
   ['a text file', Buffer.from('no kernel at all\n'.repeat(100)), /is no Linux kernel/],
   ['nothing', Buffer.alloc(0), /is empty/],
   ['damaged gzip', Buffer.concat([gzipSync(kernelWith(BANNER)).subarray(0, 40), NOISE]), /.+/],
-])('%s is refused with one line and exit code 3', (_title, bytes, problem) => {
-  const { status, stdout, stderr } = kho([
+])('%s is refused with one line and exit code 3', async (_title, bytes, problem) => {
+  const { status, stdout, stderr } = await ran([
     'validate',
     realPath('linux-7.3-x86_64-basic'),
     '--kernel',
@@ -145,21 +146,21 @@ describe('the verdict', () => {
       'device-fails',
       1,
     ],
-  ])('for %s', (_title, constants, outcome, code) => {
+  ])('for %s', async (_title, constants, outcome, code) => {
     const path = write(kernelWith(...constants))
-    const { status, stdout } = kho(['validate', image, '--kernel', path, '--json'])
+    const { status, stdout } = await ran(['validate', image, '--kernel', path, '--json'])
     expect([JSON.parse(stdout).outcome, status]).toEqual([outcome, code])
   })
 
-  test('an unknown version is named on stderr', () => {
+  test('an unknown version is named on stderr', async () => {
     const path = write(kernelWith(BANNER, 'kho-v9'))
-    const { stderr } = kho(['validate', image, '--kernel', path])
+    const { stderr } = await ran(['validate', image, '--kernel', path])
     expect(stderr).toMatch(/^kho-inspect: warning: .* speaks kho-v9, of which nothing is known here\n$/)
   })
 })
 
-test('the BTF of a real kernel is no kernel', () => {
+test('the BTF of a real kernel is no kernel', async () => {
   const btf = readFileSync(new URL('../fixtures/btf/exported-16k.btf', import.meta.url))
-  const { status } = kho(['validate', realPath('linux-7.3-x86_64-basic'), '--kernel', write(btf)])
+  const { status } = await ran(['validate', realPath('linux-7.3-x86_64-basic'), '--kernel', write(btf)])
   expect(status).toBe(3)
 })

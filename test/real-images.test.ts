@@ -3,8 +3,9 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, 
 import { tmpdir } from 'node:os'
 import { gunzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { ran } from './support/command-line.ts'
 import { RealImage, type Segment } from './support/elf-core.ts'
-import { expectedOf, kho, realImages, realPath } from './support/images.ts'
+import { expectedOf, realImages, realPath } from './support/images.ts'
 import { isWhole } from './support/machines.ts'
 
 /** Every key of the expected document equals ours; arrays have the same length and order. */
@@ -59,8 +60,8 @@ const inContainers = isWhole ? realImages : ['linux-7.3-x86_64-basic', 'linux-7.
 describe.each(realImages)('%s', (name) => {
   const expected = expectedOf(name)
 
-  function expectDump(...args: string[]): void {
-    const { stdout, stderr, status } = kho(['dump', '--json', ...args])
+  async function expectDump(...args: string[]): Promise<void> {
+    const { stdout, stderr, status } = await ran(['dump', '--json', ...args])
     expect(stderr).toBe('')
     expect(status).toBe(0)
     const found = JSON.parse(stdout)
@@ -72,27 +73,27 @@ describe.each(realImages)('%s', (name) => {
   test('from the gzip-compressed ELF core', () => expectDump(realPath(name)))
 
   test('the tree for people is as reviewed', async () => {
-    const { stdout, status } = kho(['dump', realPath(name)])
+    const { stdout, status } = await ran(['dump', realPath(name)])
     expect(status).toBe(0)
     await expect(stdout).toMatchFileSnapshot(`expected/dump/${name}.txt`)
   })
 
   if (!inContainers.includes(name)) return
 
-  test('from the ELF core', () => {
+  test('from the ELF core', async () => {
     const path = `${directory}/${name}.elf`
     writeFileSync(path, gunzipSync(readFileSync(realPath(name))))
-    expectDump(path)
+    await expectDump(path)
   })
 
-  test('from flat raw memory', () => {
+  test('from flat raw memory', async () => {
     const path = `${directory}/${name}.raw`
     const base = ramBase(name)
     writeRaw(path, new RealImage(name).segments, base)
-    expectDump(base === 0n ? path : `${path}@0x${base.toString(16)}`)
+    await expectDump(base === 0n ? path : `${path}@0x${base.toString(16)}`)
   })
 
-  test('from flat pieces, each with its address', () => {
+  test('from flat pieces, each with its address', async () => {
     const { segments } = new RealImage(name)
     const half = Math.floor(segments.length / 2)
     const pieces = [segments.slice(0, half), segments.slice(half)].map((part, i) => {
@@ -101,28 +102,28 @@ describe.each(realImages)('%s', (name) => {
       writeRaw(path, part, base)
       return `${path}@0x${base.toString(16)}`
     })
-    expectDump(...pieces)
+    await expectDump(...pieces)
   })
 
-  test('from LiME', () => {
+  test('from LiME', async () => {
     const path = `${directory}/${name}.lime`
     writeLime(path, new RealImage(name).segments)
-    expectDump(path)
+    await expectDump(path)
   })
 })
 
 test.each(['linux-7.1-x86_64-debugfs', 'linux-7.3-x86_64-debugfs'])(
   '%s is dumped as far as it goes',
   async (name) => {
-    const { stdout, status, stderr } = kho(['dump', `fixtures/real/${name}`])
+    const { stdout, status, stderr } = await ran(['dump', `fixtures/real/${name}`])
     expect(status).toBe(0)
     await expect(`${stdout}\n${stderr}`).toMatchFileSnapshot(`expected/dump/${name}.txt`)
   },
 )
 
-test.each(['', '/kho', '/kho/out'])('a debugfs copy may be named at any level (%s)', (below) => {
+test.each(['', '/kho', '/kho/out'])('a debugfs copy may be named at any level (%s)', async (below) => {
   const document = JSON.parse(
-    kho(['dump', '--json', `fixtures/real/linux-7.1-x86_64-debugfs${below}`]).stdout,
+    (await ran(['dump', '--json', `fixtures/real/linux-7.1-x86_64-debugfs${below}`])).stdout,
   )
   expect(document.kho).toEqual({ totalsize: 405, compatible: 'kho-v3', memory_map: '0x47a000' })
   expect(document.luo.liveupdate_num).toBe(1)

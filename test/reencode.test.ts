@@ -8,7 +8,8 @@ import { writeHandover } from '../encode/write-handover.ts'
 import { decodeHandover, type Handover } from '../inspect/decode.ts'
 import { openImage } from '../inspect/image.ts'
 import { type Region, regionsIn } from '../inspect/regions.ts'
-import { decodeReal, kho, openReal, realImages, realPath } from './support/images.ts'
+import { ran } from './support/command-line.ts'
+import { decodeReal, openReal, realImages, realPath } from './support/images.ts'
 
 function bytesAt(memory: PhysicalMemory, pa: bigint, length: number): Uint8Array {
   const bytes = new Uint8Array(length)
@@ -85,7 +86,7 @@ test.each(realImages)('%s: encode --from copies the contents of what is preserve
   const directory = mkdtempSync(`${tmpdir()}/kho-inspect-`)
   const path = `${directory}/again.elf`
   const handover = await decodeReal(name)
-  expect(kho(['encode', '--from', realPath(name), '-o', path]).status).toBe(0)
+  expect((await ran(['encode', '--from', realPath(name), '-o', path])).status).toBe(0)
   const [before, after] = [await openReal(name), await openImage([{ path }])]
   if (!after.ok) throw new Error(after.problem)
   const preserved = handover.tree.children.find((node) => node.kind === 'preserved')

@@ -5,7 +5,8 @@ import { gunzipSync } from 'node:zlib'
 import { describe, expect, test } from 'vitest'
 import { regionsIn } from '../inspect/regions.ts'
 import { childrenOf, type Node } from '../inspect/tree.ts'
-import { decodeReal, kho, realImages, realPath } from './support/images.ts'
+import { ran } from './support/command-line.ts'
+import { decodeReal, realImages, realPath } from './support/images.ts'
 
 describe.each(realImages)('%s', (name) => {
   test('the spans of every region cover it without overlap or hole', async () => {
@@ -49,7 +50,7 @@ test.each([
   ['folio-array', '0x1edf000'],
   ['vmalloc-chunk', '0x1ee0000'],
 ])('hex of the %s names every byte', async (title, place) => {
-  const { stdout, stderr, status } = kho(['hex', image, place])
+  const { stdout, stderr, status } = await ran(['hex', image, place])
   expect(stderr).toBe('')
   expect(status).toBe(0)
   await expect(stdout).toMatchFileSnapshot(`expected/hex/${title}.txt`)
@@ -60,7 +61,7 @@ test('each row says where its bytes are in the image file', async () => {
   const path = `${directory}/image.elf`
   const elf = gunzipSync(readFileSync(image))
   writeFileSync(path, elf)
-  const { stdout } = kho(['hex', path, 'luo.sessions[vm-alpha].files[0x1].memfd'])
+  const { stdout } = await ran(['hex', path, 'luo.sessions[vm-alpha].files[0x1].memfd'])
   rmSync(directory, { recursive: true })
   const rows = stdout.split('\n').filter((line) => line.startsWith('0x'))
   expect(rows).toHaveLength(3)
@@ -71,12 +72,12 @@ test('each row says where its bytes are in the image file', async () => {
   }
 })
 
-test('a missing page is shown as missing, not as zeros', () => {
-  const { stdout } = kho(['hex', image, '0x1000', '16'])
+test('a missing page is shown as missing, not as zeros', async () => {
+  const { stdout } = await ran(['hex', image, '0x1000', '16'])
   expect(stdout).toBe('0x0000000000001000  16 bytes missing: no memory there in the image\n')
 })
 
-test('addresses above 2^53 stay exact', () => {
-  const { stdout } = kho(['hex', image, '0xffffffffffffff01', '3'])
+test('addresses above 2^53 stay exact', async () => {
+  const { stdout } = await ran(['hex', image, '0xffffffffffffff01', '3'])
   expect(stdout).toBe('0xffffffffffffff01  3 bytes missing: no memory there in the image\n')
 })

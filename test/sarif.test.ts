@@ -2,7 +2,8 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { kho, ROOT, realImages, realPath } from './support/images.ts'
+import { ran } from './support/command-line.ts'
+import { ROOT, realImages, realPath } from './support/images.ts'
 import { type Schema, schemaProblems } from './support/json-schema.ts'
 
 const schema: Schema = JSON.parse(readFileSync(`${ROOT}fixtures/sarif/sarif-2.1.0-rtm.5.json`, 'utf8'))
@@ -38,17 +39,17 @@ beforeAll(() => {
 })
 afterAll(() => rmSync(directory, { recursive: true }))
 
-function logOf(args: readonly string[]): Log {
-  return JSON.parse(kho(['validate', ...args, '--sarif']).stdout)
+async function logOf(args: readonly string[]): Promise<Log> {
+  return JSON.parse((await ran(['validate', ...args, '--sarif'])).stdout)
 }
 
 describe.each(realImages)('%s', (name) => {
-  test('as it is', () => {
-    expect(schemaProblems(schema, logOf([realPath(name)]))).toEqual([])
+  test('as it is', async () => {
+    expect(schemaProblems(schema, await logOf([realPath(name)]))).toEqual([])
   })
 
-  test('for a kernel that refuses it', () => {
-    const log = logOf([realPath(name), '--as', name.includes('7.3') ? 'linux-7.1' : 'linux-7.3'])
+  test('for a kernel that refuses it', async () => {
+    const log = await logOf([realPath(name), '--as', name.includes('7.3') ? 'linux-7.1' : 'linux-7.3'])
     expect(schemaProblems(schema, log)).toEqual([])
     expect(log.runs[0].results.map(({ ruleId, level }) => [ruleId, level])).toContainEqual([
       'KHO_COMPATIBLE',
@@ -57,12 +58,12 @@ describe.each(realImages)('%s', (name) => {
   })
 })
 
-test('a broken image: the same findings as in JSON, at the same bytes', () => {
+test('a broken image: the same findings as in JSON, at the same bytes', async () => {
   const path = `${directory}/bad image.elf`
-  kho(['mutate', realPath('linux-7.3-x86_64-basic'), '--fault', 'root-compatible-unknown', '-o', path])
-  const log = logOf([path])
+  await ran(['mutate', realPath('linux-7.3-x86_64-basic'), '--fault', 'root-compatible-unknown', '-o', path])
+  const log = await logOf([path])
   expect(schemaProblems(schema, log)).toEqual([])
-  const { findings } = JSON.parse(kho(['validate', path, '--json']).stdout)
+  const { findings } = JSON.parse((await ran(['validate', path, '--json'])).stdout)
   const [{ tool, results }] = log.runs
   expect(
     results.map(({ ruleId, level, locations: [location] }) => ({
@@ -94,8 +95,8 @@ test('a broken image: the same findings as in JSON, at the same bytes', () => {
   expect(readFileSync(path).toString('latin1', byteOffset, byteOffset + 6)).toBe('kho-v9')
 })
 
-test('what does not fit the schema is seen', () => {
-  const log = logOf([realPath('linux-7.3-x86_64-basic'), '--as', 'linux-7.1'])
+test('what does not fit the schema is seen', async () => {
+  const log = await logOf([realPath('linux-7.3-x86_64-basic'), '--as', 'linux-7.1'])
   const [result] = log.runs[0].results
   const withResult = (changed: object): unknown => ({
     ...log,
@@ -110,10 +111,10 @@ test('what does not fit the schema is seen', () => {
   expect(schemaProblems(schema, { version: '2.1.0' })).toEqual(['$: no runs'])
 })
 
-test('the result in docs/validate.md is that of the run above it', () => {
+test('the result in docs/validate.md is that of the run above it', async () => {
   const text = readFileSync(`${ROOT}docs/validate.md`, 'utf8')
   const [, command] = /^\$ kho-inspect (validate .*) --json$/m.exec(text) ?? []
   const [, shown] = /^```json\n([\s\S]*?)^```$/m.exec(text) ?? []
-  const log: Log = JSON.parse(kho([...(command as string).split(' '), '--sarif']).stdout)
+  const log: Log = JSON.parse((await ran([...(command as string).split(' '), '--sarif'])).stdout)
   expect(log.runs[0].results).toEqual([JSON.parse(shown as string)])
 })

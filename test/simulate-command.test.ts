@@ -1,10 +1,10 @@
-/** `kho-inspect simulate` as a user runs it: the log, JSON, images, exit codes, and mistakes. */
+/** `kho-inspect simulate` as a user meets it: the log, JSON, images, exit codes, and mistakes. */
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { stepLines } from '../bin/timeline-text.ts'
 import { noPaint, type Paint } from '../inspect/paint.ts'
-import { kho } from './support/images.ts'
+import { ran } from './support/command-line.ts'
 import { harmfulCharacters } from './support/terminal-text.ts'
 import { runText, timelineNames, timelineText } from './support/timelines.ts'
 
@@ -26,15 +26,20 @@ function scenario(name: string, text: string): string {
 
 describe('the log', () => {
   test("shows steps, addresses, the kernels' lines, in 80 columns", async () => {
-    const { status, stdout, stderr } = kho(['simulate', `${TIMELINES}/freeze-rollback.yaml`])
+    const { status, stdout, stderr } = await ran(['simulate', `${TIMELINES}/freeze-rollback.yaml`])
     expect([status, stderr]).toEqual([0, ''])
     await expect(stdout).toMatchFileSnapshot('expected/simulate/freeze-rollback.txt')
   })
 
   test('of a scenario without steps shows what is made of it', async () => {
-    const { status, stdout } = kho(['simulate', 'fixtures/scenarios/shared-flbs.yaml', '--release', '7.3'])
+    const { status, stdout } = await ran([
+      'simulate',
+      'fixtures/scenarios/shared-flbs.yaml',
+      '--release',
+      '7.3',
+    ])
     expect([status, stdout]).toEqual([2, ''])
-    const { stdout: log } = kho(['simulate', 'fixtures/scenarios/one-session.yaml', '--release', '7.1'])
+    const { stdout: log } = await ran(['simulate', 'fixtures/scenarios/one-session.yaml', '--release', '7.1'])
     await expect(log).toMatchFileSnapshot('expected/simulate/one-session.txt')
   })
 
@@ -58,15 +63,15 @@ describe('the log', () => {
     expect(marked.replaceAll(/[<>]/g, '')).toBe(plain.replaceAll(/[<>]/g, ''))
   })
 
-  test('is coloured where that is asked for', () => {
+  test('is coloured where that is asked for', async () => {
     const args = ['simulate', `${TIMELINES}/sealed-memfd.yaml`]
-    const coloured = kho([...args, '--color=always']).stdout
+    const coloured = (await ran([...args, '--color=always'])).stdout
     expect(coloured).toMatch(COLOURS)
-    expect(coloured.replaceAll(COLOURS, '')).toBe(kho(args).stdout)
+    expect(coloured.replaceAll(COLOURS, '')).toBe((await ran(args)).stdout)
   })
 
-  test('leaves out repetitions that are like the first ones', () => {
-    const { stdout } = kho(['simulate', `${TIMELINES}/five-kexecs.yaml`])
+  test('leaves out repetitions that are like the first ones', async () => {
+    const { stdout } = await ran(['simulate', `${TIMELINES}/five-kexecs.yaml`])
     expect(stdout).toMatch(/5\[1\]\.1 /)
     expect(stdout).not.toMatch(/5\[2\]/)
     expect(stdout).toMatch(/^\d+ steps as expected, 5 kexecs\n$/m)
@@ -84,9 +89,9 @@ steps:
 `
 
 describe('a step that does not go as expected', () => {
-  test('makes exit code 1, and is named with line, column, path and what was found', () => {
+  test('makes exit code 1, and is named with line, column, path and what was found', async () => {
     const path = scenario('wrong.yaml', wrong)
-    const { status, stdout, stderr } = kho(['simulate', path])
+    const { status, stdout, stderr } = await ran(['simulate', path])
     expect(status).toBe(1)
     expect(stderr).toBe(
       `kho-inspect: ${path}:6:5: steps[2]: step 3, create_session vm: expected ok, found EEXIST\n`,
@@ -95,9 +100,9 @@ describe('a step that does not go as expected', () => {
     expect(stdout).toMatch(/step 3 did not go as expected\n$/)
   })
 
-  test('does not keep the rest from running where that is asked for', () => {
+  test('does not keep the rest from running where that is asked for', async () => {
     const path = scenario('wrong.yaml', wrong)
-    const { status, stderr } = kho(['simulate', path, '--keep-going'])
+    const { status, stderr } = await ran(['simulate', path, '--keep-going'])
     expect(status).toBe(1)
     expect(stderr.split('\n')).toEqual([
       `kho-inspect: ${path}:6:5: steps[2]: step 3, create_session vm: expected ok, found EEXIST`,
@@ -106,44 +111,44 @@ describe('a step that does not go as expected', () => {
     ])
   })
 
-  test('is named in a group and a repetition', () => {
+  test('is named in a group and a repetition', async () => {
     const path = scenario(
       'group.yaml',
       'release: linux-7.3\nsteps:\n  - repeat: 3\n    steps:\n      - kexec\n      - { check: { took_over: true }, expect: ok }\n      - open\n      - create_session: "s{n}"\n      - { create_session: x, only: linux-7.3, repeat: 2, expect: { ok: 1, next: EEXIST } }\n      - { create_session: y, repeat: 2 }\n',
     )
-    const { status, stderr } = kho(['simulate', path])
+    const { status, stderr } = await ran(['simulate', path])
     expect(status).toBe(1)
     expect(stderr).toBe(
       `kho-inspect: ${path}:10:9: steps[0].steps[5]: step 1[0].6, create_session y: repetition 1: expected ok, found EEXIST\n`,
     )
   })
 
-  test('says why a kernel died', () => {
+  test('says why a kernel died', async () => {
     const path = scenario(
       'panic.yaml',
       'release: linux-7.3\nsteps:\n  - corrupt: { path: luo.compatible, bytes: "78" }\n  - kexec\n',
     )
-    const { status, stderr } = kho(['simulate', path])
+    const { status, stderr } = await ran(['simulate', path])
     expect(status).toBe(1)
     expect(stderr).toMatch(/expected ok, found panic \(Kernel panic - not syncing: The incoming tree failed/)
   })
 
-  test('is one that asks for memory that is not there', () => {
+  test('is one that asks for memory that is not there', async () => {
     const memfd = '{ name: m, size: 256MiB, content: { byte: 1 } }'
     const path = scenario('large.yaml', `release: linux-7.3\nram: 200MiB\nsteps: [{ memfd: ${memfd} }]\n`)
-    const { status, stderr } = kho(['simulate', path])
+    const { status, stderr } = await ran(['simulate', path])
     expect(status).toBe(1)
     expect(stderr).toBe(
       `kho-inspect: ${path}:3:9: steps[0]: step 1, memfd m, 256 MiB: expected ok, found ENOMEM\n`,
     )
   })
 
-  test('is a path that the handover does not have', () => {
+  test('is a path that the handover does not have', async () => {
     const path = scenario(
       'path.yaml',
       'release: linux-7.3\nsteps:\n  - corrupt: { path: luo.sesions, value: 1 }\n  - kexec\n',
     )
-    const { status, stderr } = kho(['simulate', path])
+    const { status, stderr } = await ran(['simulate', path])
     expect(status).toBe(1)
     expect(stderr).toMatch(/no 'luo.sesions' in this handover; 'luo' has compatible, liveupdate_num/)
   })
@@ -152,12 +157,12 @@ describe('a step that does not go as expected', () => {
     ['{ fail: { allocation: 40 } }', 'fail allocation 40'],
     ['{ fail: { handler: vfio-v1, callback: freeze, call: 2 } }', 'fail call 2 of freeze() of vfio-v1'],
     ['{ corrupt: { at: 0x101000, value: 1 } }', 'corrupt 0x101000'],
-  ])('is one whose effect never comes: %s', (step, said) => {
+  ])('is one whose effect never comes: %s', async (step, said) => {
     const drivers =
       '[{ open: }, { create_session: vm }, { preserve: { session: vm, token: 1, opaque: { compatible: vfio-v1, data: 7 } } }'
     const kexec = step.includes('corrupt') ? '' : ', kexec'
     const path = scenario('never.yaml', `release: linux-7.3\nsteps: ${drivers}, ${step}${kexec}]\n`)
-    const { status, stderr, stdout } = kho(['simulate', path])
+    const { status, stderr, stdout } = await ran(['simulate', path])
     expect(status).toBe(1)
     expect(stderr).toMatch(/never\.yaml:2:\d+: steps\[3\]: step 4, /)
     expect(stderr).toContain(said)
@@ -167,23 +172,28 @@ describe('a step that does not go as expected', () => {
 })
 
 describe('mistakes', () => {
-  test('make exit code 2 and nothing else', () => {
+  test('make exit code 2 and nothing else', async () => {
     const path = scenario('mistake.yaml', 'release: linux-7.3\nsteps:\n  - creat_session: vm\n')
-    const { status, stdout, stderr } = kho(['simulate', path])
+    const { status, stdout, stderr } = await ran(['simulate', path])
     expect([status, stdout]).toEqual([2, ''])
     expect(stderr).toMatch(
       /mistake\.yaml:3:5: steps\[0\]\.creat_session: unknown key; did you mean create_session\?\n/,
     )
   })
 
-  test('of the command line, too', () => {
-    expect(kho(['simulate']).status).toBe(2)
-    expect(kho(['simulate', `${TIMELINES}/probe.yaml`, '--release', 'linux-5.4']).status).toBe(2)
-    expect(kho(['simulate', `${directory}/absent.yaml`]).status).toBe(3)
+  test('of the command line, too', async () => {
+    expect((await ran(['simulate'])).status).toBe(2)
+    expect((await ran(['simulate', `${TIMELINES}/probe.yaml`, '--release', 'linux-5.4'])).status).toBe(2)
+    expect((await ran(['simulate', `${directory}/absent.yaml`])).status).toBe(3)
   })
 
-  test('encode says that a timeline is for simulate', () => {
-    const { status, stderr } = kho(['encode', `${TIMELINES}/frozen-memfd.yaml`, '-o', `${directory}/x.elf`])
+  test('encode says that a timeline is for simulate', async () => {
+    const { status, stderr } = await ran([
+      'encode',
+      `${TIMELINES}/frozen-memfd.yaml`,
+      '-o',
+      `${directory}/x.elf`,
+    ])
     expect(status).toBe(2)
     expect(stderr).toMatch(
       /frozen-memfd\.yaml:5:3: steps: this is a timeline, not one handover; kho-inspect simulate runs it\n/,
@@ -195,24 +205,24 @@ describe('images', () => {
   test.each([
     ['elf', 'linux-7.3'],
     ['lime', 'linux-6.19'],
-  ])('are written at every kexec as %s, and are handovers like any other', (format, release) => {
+  ])('are written at every kexec as %s, and are handovers like any other', async (format, release) => {
     const folder = `${directory}/${format}`
     const args = ['simulate', `${TIMELINES}/five-kexecs.yaml`, '--release', release]
-    const { status, stdout } = kho([...args, '--save-images', folder, '--format', format])
+    const { status, stdout } = await ran([...args, '--save-images', folder, '--format', format])
     expect(status).toBe(0)
     const files = readdirSync(folder).sort()
     expect(files).toEqual([1, 2, 3, 4, 5].map((number) => `${number}-${release}-to-${release}.${format}`))
     expect(stdout.split('\n').filter((line) => line.startsWith(folder))).toEqual(
       files.map((file) => `${folder}/${file}: from ${release} to ${release}`),
     )
-    const { faults, luo } = JSON.parse(kho(['dump', `${folder}/${files[4]}`, '--json']).stdout)
+    const { faults, luo } = JSON.parse((await ran(['dump', `${folder}/${files[4]}`, '--json'])).stdout)
     expect(faults).toEqual([])
     expect(luo.liveupdate_num ?? luo['liveupdate-number']).toBe(5)
   })
 
-  test('that cannot be written make exit code 3', () => {
+  test('that cannot be written make exit code 3', async () => {
     const file = scenario('a-file', '')
-    const { status, stderr } = kho([
+    const { status, stderr } = await ran([
       'simulate',
       `${TIMELINES}/frozen-memfd.yaml`,
       '--save-images',
@@ -222,9 +232,14 @@ describe('images', () => {
     expect(stderr).toMatch(/folder cannot be made: ENOTDIR\n/)
   })
 
-  test('into a file system that makes no folders make exit code 3, at once', () => {
+  test('into a file system that makes no folders make exit code 3, at once', async () => {
     const folder = '/proc/kho-images/new'
-    const { status, stderr } = kho(['simulate', `${TIMELINES}/frozen-memfd.yaml`, '--save-images', folder])
+    const { status, stderr } = await ran([
+      'simulate',
+      `${TIMELINES}/frozen-memfd.yaml`,
+      '--save-images',
+      folder,
+    ])
     expect(status).toBe(3)
     expect(stderr).toBe(`kho-inspect: ${folder} cannot be made: ENOENT\n`)
   })
@@ -245,11 +260,11 @@ describe('JSON', () => {
     readonly images: readonly { readonly file: string }[]
   }
 
-  const print = (...args: readonly string[]): Printed =>
-    JSON.parse(kho(['simulate', '--json', ...args]).stdout)
+  const print = async (...args: readonly string[]): Promise<Printed> =>
+    JSON.parse((await ran(['simulate', '--json', ...args])).stdout)
 
-  test('has every step with what came of it', () => {
-    const printed = print(`${TIMELINES}/many-files.yaml`, '--release', 'linux-7.1')
+  test('has every step with what came of it', async () => {
+    const printed = await print(`${TIMELINES}/many-files.yaml`, '--release', 'linux-7.1')
     expect(printed).toMatchObject({ schema: 'kho-inspect/timeline@1', as_expected: true, kexecs: 1 })
     const preserve = printed.steps.find(({ verb }) => verb === 'preserve')
     expect(preserve?.outcomes).toEqual([
@@ -274,27 +289,27 @@ describe('JSON', () => {
     ])
   })
 
-  test('says which step failed', () => {
-    const printed = print(scenario('wrong.yaml', wrong))
+  test('says which step failed', async () => {
+    const printed = await print(scenario('wrong.yaml', wrong))
     expect(printed).toMatchObject({ as_expected: false, failed: '3' })
     expect(printed.steps.at(-1)).toMatchObject({ number: '3', path: 'steps[2]', as_expected: false })
   })
 
-  test('names the images', () => {
+  test('names the images', async () => {
     const folder = `${directory}/json`
-    const { images } = print(`${TIMELINES}/frozen-memfd.yaml`, '--save-images', folder)
+    const { images } = await print(`${TIMELINES}/frozen-memfd.yaml`, '--save-images', folder)
     expect(images).toEqual([
       { file: `${folder}/1-linux-7.3-to-linux-7.3.elf`, from: 'linux-7.3', to: 'linux-7.3' },
     ])
   })
 
-  test('and the log keep harmful characters from the terminal', () => {
+  test('and the log keep harmful characters from the terminal', async () => {
     const path = scenario(
       'harmful.yaml',
       'title: "t\\x1b[2J"\nrelease: linux-7.3\nsteps:\n  - open\n  - { title: "\\u202e", create_session: "a\\x1b]0;x\\x07\\u009b" }\n  - { close: "a\\x1b]0;x\\x07\\u009b" }\n  - console: "\\x1b[31m"\n',
     )
     for (const args of [[], ['--json']]) {
-      const { status, stdout, stderr } = kho(['simulate', path, ...args])
+      const { status, stdout, stderr } = await ran(['simulate', path, ...args])
       expect(status).toBe(1)
       expect(harmfulCharacters(stdout + stderr)).toEqual([])
     }

@@ -6,7 +6,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { fixture, fixtureNames, fixtures } from '../testing/fixtures.ts'
 import '../testing/vitest.ts'
 import { openImage } from '../inspect/image.ts'
-import { kho, realPath } from './support/images.ts'
+import { ran } from './support/command-line.ts'
+import { realPath } from './support/images.ts'
 import { chosenReleases, isWhole } from './support/machines.ts'
 
 let directory: string
@@ -29,9 +30,10 @@ interface Manifest {
 const written = isWhole ? ['linux-6.17', 'linux-7.1', 'linux-7.2'] : ['linux-7.2']
 
 describe.each(written)('fixtures for %s', (release) => {
-  test('each image of the manifest decodes to what it says; the same command writes the same bytes', () => {
+  test('each image of the manifest decodes to what it says; the same command writes the same bytes', async () => {
     const [first, second] = ['a', 'b'].map((run) => `${directory}/${release}-${run}`) as [string, string]
-    for (const path of [first, second]) expect(kho(['fixtures', path, '--release', release]).status).toBe(0)
+    for (const path of [first, second])
+      expect((await ran(['fixtures', path, '--release', release])).status).toBe(0)
     const manifest: Manifest = JSON.parse(readFileSync(`${first}/manifest.json`, 'utf8'))
     expect(manifest.release).toBe(release)
     expect(manifest.fixtures.length).toBeGreaterThan(3)
@@ -44,7 +46,7 @@ describe.each(written)('fixtures for %s', (release) => {
       expect([file, a]).toEqual([file, b])
     }
     const largest = manifest.fixtures.find(({ name }) => name === 'one-session') ?? manifest.fixtures[0]
-    const document = JSON.parse(kho(['dump', '--json', `${first}/${largest?.file}`]).stdout)
+    const document = JSON.parse((await ran(['dump', '--json', `${first}/${largest?.file}`])).stdout)
     expect(document.faults).toEqual([])
     const sessions: { files: unknown[] }[] = document.luo?.sessions ?? []
     expect([sessions.length, sessions.flatMap(({ files }) => files).length]).toEqual([

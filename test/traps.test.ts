@@ -9,7 +9,8 @@ import { columnOf } from '../inspect/columns.ts'
 import { noPaint } from '../inspect/paint.ts'
 import { decodeStruct } from '../inspect/record.ts'
 import { renderHex } from '../inspect/render-hex.ts'
-import { kho, realPath } from './support/images.ts'
+import { ran } from './support/command-line.ts'
+import { realPath } from './support/images.ts'
 
 const target = { pageSize: 4096 } as const
 
@@ -65,19 +66,19 @@ test('hexy: addresses above 4 GiB, bytes above 0x7f and DEL come out right', () 
   ])
 })
 
-test('yargs: several images are all taken, an option given twice is refused', () => {
+test('yargs: several images are all taken, an option given twice is refused', async () => {
   const image = realPath('linux-7.3-x86_64-basic')
-  expect(kho(['dump', image, 'absent@0x80000000']).stderr).toMatch(/absent/)
-  expect(kho(['dump', image, '--json', '--json']).status).toBe(2)
+  expect((await ran(['dump', image, 'absent@0x80000000'])).stderr).toMatch(/absent/)
+  expect((await ran(['dump', image, '--json', '--json'])).status).toBe(2)
 })
 
-test('yargs: an address of 64 bits is not rounded, on any way in', () => {
+test('yargs: an address of 64 bits is not rounded, on any way in', async () => {
   const image = realPath('linux-7.3-x86_64-basic')
   for (const address of ['18446744073709547521', '0xfffffffffffff001']) {
-    expect(kho(['hex', image, address, '1']).stdout).toBe(
+    expect((await ran(['hex', image, address, '1'])).stdout).toBe(
       '0xfffffffffffff001  1 bytes missing: no memory there in the image\n',
     )
-    expect(kho(['dump', image, '--fdt', address]).stderr).toMatch(/ at 0xfffffffffffff001, found/)
-    expect(kho(['dump', image, `--fdt=${address}`]).stderr).toMatch(/ at 0xfffffffffffff001, found/)
+    expect((await ran(['dump', image, '--fdt', address])).stderr).toMatch(/ at 0xfffffffffffff001, found/)
+    expect((await ran(['dump', image, `--fdt=${address}`])).stderr).toMatch(/ at 0xfffffffffffff001, found/)
   }
 })

@@ -1,4 +1,4 @@
-/** `kho-inspect validate` as a user runs it: text, JSON, exit codes, options, wrong usage. */
+/** `kho-inspect validate` as a user meets it: text, JSON, exit codes, options, wrong usage. */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -6,7 +6,8 @@ import { OUTCOMES } from '../abi/check.ts'
 import { releases } from '../abi/registry.ts'
 import { rules } from '../inspect/rules.ts'
 import { rulesMarkdown } from '../inspect/rules-text.ts'
-import { expectedOf, kho, ROOT, realImages, realPath } from './support/images.ts'
+import { ran } from './support/command-line.ts'
+import { expectedOf, ROOT, realImages, realPath } from './support/images.ts'
 import { harmfulCharacters } from './support/terminal-text.ts'
 
 const image = realPath('linux-7.3-x86_64-basic')
@@ -28,34 +29,34 @@ interface Document {
   readonly ignored: number
 }
 
-function document(...args: readonly string[]): Document & { readonly status: number | null } {
-  const { stdout, status } = kho(['validate', ...args, '--json'])
+async function document(...args: readonly string[]): Promise<Document & { readonly status: number | null }> {
+  const { stdout, status } = await ran(['validate', ...args, '--json'])
   return { ...JSON.parse(stdout), status }
 }
 
 /** An image with a named fault in it. */
-function broken(fault: string, from = image): string {
+async function broken(fault: string, from = image): Promise<string> {
   const path = `${directory}/${fault}.elf`
-  expect(kho(['mutate', from, '--fault', fault, '-o', path]).status).toBe(0)
+  expect((await ran(['mutate', from, '--fault', fault, '-o', path])).status).toBe(0)
   return path
 }
 
 describe('captured images are clean', () => {
-  test.each(realImages)('%s', (name) => {
-    const { status, outcome, findings } = document(realPath(name))
+  test.each(realImages)('%s', async (name) => {
+    const { status, outcome, findings } = await document(realPath(name))
     expect([status, outcome]).toEqual([0, 'takes-over'])
     expect(findings.filter(({ severity }) => severity !== 'note')).toEqual([])
   })
 
-  test.each(['linux-7.1-x86_64-debugfs', 'linux-7.3-x86_64-debugfs'])('%s', (name) => {
-    const { status, outcome, target } = document(`${ROOT}fixtures/real/${name}`)
+  test.each(['linux-7.1-x86_64-debugfs', 'linux-7.3-x86_64-debugfs'])('%s', async (name) => {
+    const { status, outcome, target } = await document(`${ROOT}fixtures/real/${name}`)
     expect([status, outcome, target]).toEqual([0, 'takes-over', /linux-\d+\.\d+/.exec(name)?.[0]])
   })
 })
 
 describe('JSON', () => {
-  test('holds the keys of the contract', () => {
-    const { schema, target, outcome, console, components, findings, status } = document(
+  test('holds the keys of the contract', async () => {
+    const { schema, target, outcome, console, components, findings, status } = await document(
       image,
       '--as',
       'linux-7.1',
@@ -82,9 +83,9 @@ describe('JSON', () => {
     expect(finding?.phys).toMatch(/^0x[1-9a-f][0-9a-f]*$/)
   })
 
-  test('says where in the file the bytes are, if the file has them as they are', () => {
-    const path = broken('root-compatible-unknown')
-    const [finding] = document(path).findings
+  test('says where in the file the bytes are, if the file has them as they are', async () => {
+    const path = await broken('root-compatible-unknown')
+    const [finding] = (await document(path)).findings
     const offset = Number(finding?.image_offset)
     expect(readFileSync(path).toString('latin1', offset, offset + 6)).toBe('kho-v9')
   })
@@ -96,34 +97,34 @@ describe('text', () => {
     ['a kernel that refuses it', [image, '--as', 'linux-6.19']],
     ['a matrix', [image, '--matrix']],
   ])('%s', async (title, args) => {
-    const { stdout, stderr } = kho(['validate', ...args])
+    const { stdout, stderr } = await ran(['validate', ...args])
     expect(stderr).toBe('')
     expect(harmfulCharacters(stdout)).toEqual([])
     for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(100)
     await expect(stdout).toMatchFileSnapshot(`expected/validate/${title.replaceAll(' ', '-')}.txt`)
   })
 
-  test('is coloured on demand, and says the same', () => {
+  test('is coloured on demand, and says the same', async () => {
     const args = ['validate', image, '--as', 'linux-7.1']
-    const { stdout } = kho([...args, '--color=always'])
+    const { stdout } = await ran([...args, '--color=always'])
     expect(stdout).toContain('\x1b[31m')
     // biome-ignore lint/suspicious/noControlCharactersInRegex: this is what colours are made of
-    expect(stdout.replace(/\x1b\[\d+m/g, '')).toBe(kho(args).stdout)
+    expect(stdout.replace(/\x1b\[\d+m/g, '')).toBe((await ran(args)).stdout)
   })
 })
 
 describe('target', () => {
-  test('versions joined by commas', () => {
-    expect(document(image, '--as', 'kho-v4,luo-v5,memfd-v2').outcome).toBe('takes-over')
-    expect(document(image, '--as', 'kho-v3,luo-v5,memfd-v2').outcome).toBe('no-handover')
+  test('versions joined by commas', async () => {
+    expect((await document(image, '--as', 'kho-v4,luo-v5,memfd-v2')).outcome).toBe('takes-over')
+    expect((await document(image, '--as', 'kho-v3,luo-v5,memfd-v2')).outcome).toBe('no-handover')
   })
 
-  test("a stable release's own number", () => {
-    expect(document(image, '--as', '7.3.4').target).toBe('linux-7.3')
+  test("a stable release's own number", async () => {
+    expect((await document(image, '--as', '7.3.4')).target).toBe('linux-7.3')
   })
 
-  test('--matrix has every known release', () => {
-    const { status, stdout } = kho(['validate', image, '--matrix', '--json'])
+  test('--matrix has every known release', async () => {
+    const { status, stdout } = await ran(['validate', image, '--matrix', '--json'])
     const { kernels } = JSON.parse(stdout)
     expect(status).toBe(0)
     expect(kernels.map(({ target }: { target: string }) => target)).toEqual(releases.map(({ name }) => name))
@@ -141,23 +142,23 @@ describe('a root FDT that the kernel refuses is a finding, not an unreadable ima
     ['where --fdt says there is none', [image, '--fdt', '0x49b000']],
     ['whose magic is wrong', ['root-magic-wrong']],
     ['of an unknown version', ['root-compatible-unknown', '--fdt', fdt]],
-  ])('%s', (_title, [file = '', ...args]) => {
-    const path = file === image ? file : broken(file)
-    const { status, outcome, findings, console } = document(path, ...args)
+  ])('%s', async (_title, [file = '', ...args]) => {
+    const path = file === image ? file : await broken(file)
+    const { status, outcome, findings, console } = await document(path, ...args)
     expect([status, outcome, findings.length]).toEqual([1, 'no-handover', 1])
     expect(console.at(-1)).toMatch(/disabling KHO revival/)
   })
 
-  test('memory that the image does not hold is unreadable', () => {
-    expect(kho(['validate', image, '--fdt', '0xffffffffffff0000']).status).toBe(3)
+  test('memory that the image does not hold is unreadable', async () => {
+    expect((await ran(['validate', image, '--fdt', '0xffffffffffff0000'])).status).toBe(3)
   })
 })
 
 describe('what is listed and what counts', () => {
   const refused = [image, '--as', 'linux-7.1']
 
-  test('--ignore leaves a rule out, several times', () => {
-    const { findings, ignored, outcome, status } = document(
+  test('--ignore leaves a rule out, several times', async () => {
+    const { findings, ignored, outcome, status } = await document(
       ...refused,
       '--ignore',
       'KHO_COMPATIBLE',
@@ -167,11 +168,11 @@ describe('what is listed and what counts', () => {
     expect([findings, ignored, outcome, status]).toEqual([[], 1, 'no-handover', 0])
   })
 
-  test('--min-severity says from when on a finding counts', () => {
-    const form = broken('root-end-missing')
-    expect(kho(['validate', form]).status).toBe(1)
-    expect(kho(['validate', form, '--min-severity', 'warning']).status).toBe(1)
-    const errors = document(form, '--min-severity', 'error')
+  test('--min-severity says from when on a finding counts', async () => {
+    const form = await broken('root-end-missing')
+    expect((await ran(['validate', form])).status).toBe(1)
+    expect((await ran(['validate', form, '--min-severity', 'warning'])).status).toBe(1)
+    const errors = await document(form, '--min-severity', 'error')
     expect([errors.findings, errors.status]).toEqual([[], 0])
   })
 })
@@ -179,40 +180,40 @@ describe('what is listed and what counts', () => {
 describe('a handler of another driver', () => {
   const unknown = 'file-handler-unknown'
 
-  test('is unknown unless it is named', () => {
-    const file = broken(unknown)
-    expect(document(file).outcome).toBe('device-fails')
-    const named = document(file, '--handler', 'vfio-v1', '--handler', 'memfd-v9')
+  test('is unknown unless it is named', async () => {
+    const file = await broken(unknown)
+    expect((await document(file)).outcome).toBe('device-fails')
+    const named = await document(file, '--handler', 'vfio-v1', '--handler', 'memfd-v9')
     expect([named.outcome, named.status]).toEqual(['takes-over', 0])
-    expect(document(file, '--handler', 'vfio-v1').outcome).toBe('device-fails')
+    expect((await document(file, '--handler', 'vfio-v1')).outcome).toBe('device-fails')
   })
 
-  test('is there in each kernel of --matrix', () => {
-    const file = broken(unknown)
-    const outcomes = (...more: readonly string[]): readonly string[] =>
-      JSON.parse(kho(['validate', file, '--matrix', '--json', ...more]).stdout).kernels.map(
+  test('is there in each kernel of --matrix', async () => {
+    const file = await broken(unknown)
+    const outcomes = async (...more: readonly string[]): Promise<readonly string[]> =>
+      JSON.parse((await ran(['validate', file, '--matrix', '--json', ...more])).stdout).kernels.map(
         ({ outcome }: { outcome: string }) => outcome,
       )
-    expect(outcomes()).not.toContain('takes-over')
-    expect(outcomes('--handler', 'memfd-v9')).toContain('takes-over')
+    expect(await outcomes()).not.toContain('takes-over')
+    expect(await outcomes('--handler', 'memfd-v9')).toContain('takes-over')
   })
 })
 
 describe('scratch areas from the command line', () => {
-  test('are read as the kernel is told of them', () => {
-    expect(document(arm64, '--scratch', '0x5eff0000,48').status).toBe(0)
-    const dumped = kho(['dump', arm64, '--scratch', '0x5eff0000,48', '--only', 'scratch', '--json'])
+  test('are read as the kernel is told of them', async () => {
+    expect((await document(arm64, '--scratch', '0x5eff0000,48')).status).toBe(0)
+    const dumped = await ran(['dump', arm64, '--scratch', '0x5eff0000,48', '--only', 'scratch', '--json'])
     expect(JSON.parse(dumped.stdout)[0]).toEqual({ addr: '0x5e000000', size: 16777216 })
   })
 })
 
 describe('rules', () => {
-  test('--rules lists all, as text, JSON and Markdown', () => {
-    const text = kho(['validate', '--rules']).stdout
-    const { rules: listed } = JSON.parse(kho(['validate', '--rules', '--json']).stdout)
+  test('--rules lists all, as text, JSON and Markdown', async () => {
+    const text = (await ran(['validate', '--rules'])).stdout
+    const { rules: listed } = JSON.parse((await ran(['validate', '--rules', '--json'])).stdout)
     expect(listed.map(({ id }: { id: string }) => id)).toEqual(rules.map(({ id }) => id))
     for (const { id } of rules) expect(text).toContain(`${id}  `)
-    expect(kho(['validate', '--rules', '--markdown']).stdout).toBe(rulesMarkdown(rules))
+    expect((await ran(['validate', '--rules', '--markdown'])).stdout).toBe(rulesMarkdown(rules))
   })
 
   test('docs/validate.md has the table as it is', () => {
@@ -241,18 +242,18 @@ describe('wrong usage gives one line and exit code 2', () => {
     ['two formats', [image, '--json', '--sarif'], /exclude each other/],
     ['a scratch array without length', [image, '--scratch', '0x1000'], /--scratch: expected ADDR,LENGTH/],
     ['an unknown severity', [image, '--min-severity', 'fatal'], /min-severity/],
-  ])('%s', (_title, args, message) => {
-    const { status, stdout, stderr } = kho(['validate', ...args])
+  ])('%s', async (_title, args, message) => {
+    const { status, stdout, stderr } = await ran(['validate', ...args])
     expect([status, stdout]).toEqual([2, ''])
     expect(stderr).toMatch(/^kho-inspect: [^\n]+\n$/)
     expect(stderr).toMatch(message)
   })
 })
 
-test('an image without a handover is unreadable', () => {
+test('an image without a handover is unreadable', async () => {
   const zeros = `${directory}/zeros`
   writeFileSync(zeros, Buffer.alloc(1 << 20))
-  const { status, stderr } = kho(['validate', zeros])
+  const { status, stderr } = await ran(['validate', zeros])
   expect(status).toBe(3)
   expect(stderr).toMatch(/^kho-inspect: [^\n]*no handover[^\n]*\n$/)
 })

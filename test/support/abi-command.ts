@@ -2,8 +2,7 @@
 import type { AbiArguments } from '../../bin/abi-arguments.ts'
 import { UsageError } from '../../bin/command.ts'
 import { command } from '../../bin/command-abi.ts'
-import type { Terminal } from '../../bin/terminal.ts'
-import { noPaint } from '../../inspect/paint.ts'
+import { Written } from './command-line.ts'
 
 export interface Ran {
   /** Exit code; for a usage error its text. */
@@ -19,23 +18,7 @@ export async function runAbi(
   names: readonly string[] = [],
   options: Partial<AbiArguments> = {},
 ): Promise<Ran> {
-  const written = { out: '', err: '' }
-  const terminal: Terminal = {
-    out: (text) => {
-      written.out += text
-    },
-    outAll: async (pieces) => {
-      for (const piece of pieces) written.out += piece
-    },
-    outBytes: async () => {},
-    err: (line) => {
-      written.err += `${line}\n`
-    },
-    progress: () => {},
-    stopping: () => new AbortController().signal,
-    paint: noPaint,
-    columns: 100,
-  }
+  const written = new Written()
   const none: AbiArguments = {
     names,
     json: false,
@@ -49,10 +32,10 @@ export async function runAbi(
   }
   const hide = (text: string): string => text.replaceAll(directory, 'DIR')
   try {
-    const status = await command.run({ ...none, ...options, action }, terminal)
-    return { status, out: hide(written.out), err: hide(written.err) }
+    const status = await command.run({ ...none, ...options, action }, written.open('never'))
+    return { status, out: hide(written.stdout), err: hide(written.stderr) }
   } catch (error) {
     if (!(error instanceof UsageError)) throw error
-    return { status: hide(error.message), out: hide(written.out), err: hide(written.err) }
+    return { status: hide(error.message), out: hide(written.stdout), err: hide(written.stderr) }
   }
 }
