@@ -8,11 +8,13 @@ import {
   errno,
   kexecLive,
   LUO_RELEASES,
+  type LuoRelease,
   SINCE_71,
   UNTIL_70,
   value,
+  withSession,
 } from './support/live.ts'
-import { fakeFile, recordingHandler } from './support/recording.ts'
+import { fakeFile, recordingFlb, recordingHandler } from './support/recording.ts'
 
 const ARRAYS = ['linux-6.19', 'linux-7.0', 'kho-v2', 'linux-7.1'] as const
 const BLOCKS = ['linux-7.2', 'linux-7.3'] as const
@@ -149,14 +151,69 @@ describe.each(LUO_RELEASES)('%s', (release) => {
   })
 })
 
-test.each(ARRAYS)('%s: capacity -ENOSPC at 128 files, before the file is looked at', (release) => {
-  const { user, session } = withSession(release)
-  for (let token = 0n; token < 128n; token++) {
-    value(user.preserveFd(session, value(user.memfdCreate('m')), token))
-  }
-  expect(errno(user.preserveFd(session, value(user.memfdCreate('m')), 128n))).toBe('ENOSPC')
-  expect(errno(user.preserveFd(session, -1, 128n))).toBe('ENOSPC')
+describe.each(LUO_RELEASES)('%s: 8.5 PRESERVE_FD, order of tests', (release) => {
+  const isBlocks = (BLOCKS as readonly string[]).includes(release)
+
+  test('block growth comes before fget: without memory a bad descriptor is -ENOMEM in 7.2+, -EBADF before', () => {
+    const { user, session, kernel } = withSession(release)
+    kernel.pages.failAt(1)
+    expect(errno(user.preserveFd(session, -1, 1n))).toBe(isBlocks ? 'ENOMEM' : 'EBADF')
+  })
+
+  test('fget comes before the file area, the file area before the handler search', () => {
+    const { user, session, kernel } = withSession(release)
+    const file = value(user.open('/dev/null'))
+    kernel.pages.failAt(1)
+    expect(errno(user.preserveFd(session, file, 1n))).toBe('ENOMEM')
+    expect(errno(user.preserveFd(session, file, 1n))).toBe('ENOENT')
+  })
+
+  test('the handler comes last: without memory for the file its FLBs are given back', () => {
+    const calls: string[] = []
+    const handler = recordingHandler(calls)
+    const machine = bootLive(release, { handlers: [handler] })
+    const { user, live, kernel } = machine
+    const flb = recordingFlb(calls, 'a')
+    if (live.luo?.flbs) value(live.luo.registerFlb(handler, flb))
+    const session = value(user.createSession(machine.device(), 's'))
+    const fd = fakeFile(user, 1n)
+    const before = census(machine)
+    kernel.pages.failObjectAt(isBlocks ? 2 : 1)
+    expect(errno(user.preserveFd(session, fd, 1n))).toBe('ENOMEM')
+    expect(calls).toEqual(live.luo?.flbs ? ['a preserve', 'a unpreserve 4096'] : [])
+    expect(census(machine)).toEqual(before)
+    expect(user.files.find(fd)?.refs).toBe(1)
+    expect(errno(user.preserveFd(session, fd, 1n))).toBeUndefined()
+  })
 })
+
+test.each(KNOWS_PRESERVED)('%s: 8.5 PRESERVE_FD: -EBUSY comes before the FLBs of the handler', (release) => {
+  const calls: string[] = []
+  const handler = recordingHandler(calls)
+  const { user, live, session } = withSession(release, [handler])
+  const fd = fakeFile(user, 1n)
+  value(user.preserveFd(session, fd, 1n))
+  const flb = recordingFlb(calls, 'a')
+  value(live.luo?.registerFlb(handler, flb))
+  expect(errno(user.preserveFd(session, fd, 2n))).toBe('EBUSY')
+  expect(calls).toEqual(['preserve 1'])
+  value(user.preserveFd(session, fakeFile(user, 3n), 3n))
+  expect(errno(user.preserveFd(session, fd, 2n))).toBe('EBUSY')
+  expect(live.luo?.flbs?.outgoingCount(flb)).toBe(1)
+})
+
+test.each(ARRAYS)(
+  '%s: 8.5 PRESERVE_FD: capacity -ENOSPC at 128 files, behind the token, before the file is looked at',
+  (release) => {
+    const { user, session } = withSession(release)
+    for (let token = 0n; token < 128n; token++) {
+      value(user.preserveFd(session, value(user.memfdCreate('m')), token))
+    }
+    expect(errno(user.preserveFd(session, value(user.memfdCreate('m')), 128n))).toBe('ENOSPC')
+    expect(errno(user.preserveFd(session, -1, 128n))).toBe('ENOSPC')
+    expect(errno(user.preserveFd(session, -1, 0n))).toBe('EEXIST')
+  },
+)
 
 test.each(BLOCKS)('%s: 130 files in one session, all of them retrieved', (release) => {
   const old = withSession(release)
@@ -241,24 +298,40 @@ test.each(UNTIL_70)(
   },
 )
 
-test('linux-6.19: a handler that is missing leaves the rest of the session out, and no error is kept', () => {
-  const old = preserved('linux-6.19', [1n])
-  const { user, device, console } = kexecLive(old)
-  const lu = device()
-  expect(console().at(-1)).toBe("luo: No registered handler for compatible 'fake-v1'")
-  const session = value(user.retrieveSession(lu, 's'))
-  expect(errno(user.retrieveFd(session, 1n))).toBe('ENOENT')
+test('linux-6.19: 8.6 a handler that is missing leaves the rest of the session out, and no error is kept', () => {
+  const handlers = ['known', 'unknown'].map((compatible) => recordingHandler([], { compatible }))
+  const old = withSession('linux-6.19', handlers)
+  for (const [token, compatible] of [
+    [1n, 'known'],
+    [2n, 'unknown'],
+    [3n, 'known'],
+  ] as const) {
+    value(old.user.preserveFd(old.session, fakeFile(old.user, token, compatible), token))
+  }
+  value(old.user.createSession(old.device(), 'behind'))
+  const { user, console } = kexecLive(old, { handlers: handlers.slice(0, 1) })
+  const lu = value(user.open('/dev/liveupdate'))
+  expect(console().at(-1)).toBe("luo: No registered handler for compatible 'unknown'")
+  user.close(lu)
+  const again = value(user.open('/dev/liveupdate'))
+  const session = value(user.retrieveSession(again, 's'))
+  const answers = [1n, 2n, 3n].map((token) => errno(user.retrieveFd(session, token)))
+  expect(answers).toEqual([undefined, 'ENOENT', 'ENOENT'])
+  expect(errno(user.retrieveSession(again, 'behind'))).toBeUndefined()
 })
 
-test.each(KNOWS_PRESERVED)('%s: a handler that is missing: every open of the device -EIO', (release) => {
-  const old = preserved(release, [1n])
-  const { user, console } = kexecLive(old)
-  expect([1, 2].map(() => errno(user.open('/dev/liveupdate')))).toEqual(['EIO', 'EIO'])
-  expect(console().slice(-2)).toEqual([
-    "luo: No registered handler for compatible 'fake-v1'",
-    'luo: Failed to deserialize files for session [s] -2',
-  ])
-})
+test.each(LUO_RELEASES.slice(1))(
+  '%s: 8.6 a handler that is missing: every open of the device -EIO',
+  (release) => {
+    const old = preserved(release, [1n])
+    const { user, console } = kexecLive(old)
+    expect([1, 2].map(() => errno(user.open('/dev/liveupdate')))).toEqual(['EIO', 'EIO'])
+    expect(console().slice(-2)).toEqual([
+      "luo: No registered handler for compatible 'fake-v1'",
+      'luo: Failed to deserialize files for session [s] -2',
+    ])
+  },
+)
 
 describe.each(LUO_RELEASES)('%s: allocation failures', (release) => {
   test('at each n-th page of a preserve nothing leaks, and the next try goes well', () => {
@@ -283,17 +356,8 @@ describe.each(LUO_RELEASES)('%s: allocation failures', (release) => {
   })
 })
 
-/** A kernel with an empty session `s`. */
-function withSession(
-  release: (typeof LUO_RELEASES)[number],
-  handlers: readonly ReturnType<typeof recordingHandler>[] = [],
-) {
-  const machine = bootLive(release, { handlers })
-  return { ...machine, session: value(machine.user.createSession(machine.device(), 's')) }
-}
-
 /** A kernel with a session `s` and files of a driver of its own under these tokens. */
-function preserved(release: (typeof LUO_RELEASES)[number], tokens: readonly bigint[]) {
+function preserved(release: LuoRelease, tokens: readonly bigint[]) {
   const machine = withSession(release, [recordingHandler([])])
   for (const token of tokens) {
     value(machine.user.preserveFd(machine.session, fakeFile(machine.user, token), token))

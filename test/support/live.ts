@@ -53,6 +53,15 @@ export function bootLive(release: string, options: LiveOptions = {}): LiveMachin
   return start(release, options, (built) => Kernel.boot({ ...built, ...(ram ? { ram } : {}) }))
 }
 
+/** A kernel with an empty session `s`. */
+export function withSession(
+  release: LuoRelease,
+  handlers: readonly FileHandler[] = [],
+): LiveMachine & { readonly session: number } {
+  const machine = bootLive(release, { handlers })
+  return { ...machine, session: value(machine.user.createSession(machine.device(), 's')) }
+}
+
 /** Reboots into the next kernel, of the same release if not told otherwise; both are expected to do so. */
 export function kexecLive(
   from: Pick<LiveMachine, 'kernel'>,
