@@ -2,27 +2,28 @@
 import { describe, expect, test } from 'vitest'
 import { khoBlockHeader } from '../abi/kho-block.ts'
 import { luoV5 } from '../abi/luo.ts'
-import { phys } from '../abi/memory.ts'
 import { Failure } from '../simulate/answer.ts'
 import { Blocked } from '../simulate/blocked.ts'
-import { fdtAt, getWord, subnode } from '../simulate/libfdt.ts'
 import type { FileHandler } from '../simulate/luo-file.ts'
 import { simulatedReleases } from '../simulate/release.ts'
-import { readStored } from '../simulate/stored.ts'
+import { readStored, writeFields } from '../simulate/stored.ts'
 import {
   bootLive,
   census,
   errno,
   kexecLive,
   LUO_RELEASES,
+  type LuoRelease,
   SINCE_71,
   UNTIL_70,
   value,
 } from './support/live.ts'
-import { fakeFile, recordingHandler, type Troubles } from './support/recording.ts'
+import { luoBlob, newlyHeld, writtenFlbs } from './support/luo-memory.ts'
+import { fakeFile, recordingFlb, recordingHandler, type Troubles } from './support/recording.ts'
 
 const KEEPS_LOCK = SINCE_71
-const BLOCKS = ['linux-7.2', 'linux-7.3'] as const
+const BLOCKS: readonly LuoRelease[] = ['linux-7.2', 'linux-7.3']
+const WITH_FLBS: readonly LuoRelease[] = LUO_RELEASES.slice(1)
 
 /** Sessions `0`, `1`, … with files of these handles each. */
 function withFiles(release: string, sessions: readonly (readonly bigint[])[], troubles: Troubles = {}) {
@@ -41,7 +42,7 @@ function withFiles(release: string, sessions: readonly (readonly bigint[])[], tr
   return { ...machine, calls, lu, fds }
 }
 
-test.each(simulatedReleases)('%s: no image: -EINVAL, and no file is frozen', (release) => {
+test.each(simulatedReleases)('%s: 8.7 no image: -EINVAL, and no file is frozen', (release) => {
   const { kernel, calls } = withFiles(release, [[1n]])
   expect(errno(kernel.reboot() ?? new Failure('EIO'))).toBe('EINVAL')
   value(kernel.load())
@@ -55,7 +56,7 @@ test.each(simulatedReleases)('%s: no image: -EINVAL, and no file is frozen', (re
   expect(kernel.state).toBe('left')
 })
 
-describe.each(LUO_RELEASES)('%s', (release) => {
+describe.each(LUO_RELEASES)('%s: 8.7 Reboot', (release) => {
   test('kexec lock busy: -EBUSY for who loads, unloads or reboots meanwhile', () => {
     const answers: unknown[] = []
     const meanwhile = recordingHandler([])
@@ -120,18 +121,17 @@ describe.each(LUO_RELEASES)('%s', (release) => {
     expect(errno(user.ftruncate(memfd, 20000))).toBeUndefined()
   })
 
-  test('freeze failure wipes the records: what is closed before the next try is not there', () => {
-    const machine = withFiles(release, [[1n, 2n], [3n]], { failsToFreeze: [3n] })
-    const { user, live, fds, device: _device } = machine
+  test('freeze failure wipes the records: a session without files finds none in a slot that had some', () => {
+    const machine = withFiles(release, [[1n, 2n], [], [3n]], { failsToFreeze: [3n] })
+    const { user, live, fds, kernel } = machine
     expect(errno(live.reboot())).toBe('EIO')
-    user.close(fds[1] ?? -1)
-    const calls: string[] = []
-    const next = kexecLive(machine, { handlers: [recordingHandler(calls)] })
+    expect(kernel.state).toBe('running')
+    for (const index of [0, 2]) user.close(fds[index] ?? -1)
+    const next = kexecLive(machine, { handlers: [recordingHandler([])] })
     const lu = next.device()
-    expect(errno(next.user.retrieveSession(lu, '1'))).toBe('ENOENT')
-    const session = value(next.user.retrieveSession(lu, '0'))
-    for (const handle of [1n, 2n]) value(next.user.retrieveFd(session, handle))
-    expect(calls).toEqual(['retrieve 1', 'retrieve 2'])
+    for (const name of ['0', '2']) expect(errno(next.user.retrieveSession(lu, name))).toBe('ENOENT')
+    const session = value(next.user.retrieveSession(lu, '1'))
+    for (const handle of [1n, 2n]) expect(errno(next.user.retrieveFd(session, handle))).toBe('ENOENT')
   })
 
   test('freeze may change the handle; a positive answer counts as success and drops the change', () => {
@@ -157,24 +157,49 @@ describe.each(LUO_RELEASES)('%s', (release) => {
   })
 })
 
-test.each(KEEPS_LOCK)('%s: after success any later session operation blocks', (release) => {
-  const { user, live, lu, fds } = withFiles(release, [[1n], []])
-  expect(errno(live.reboot())).toBeUndefined()
-  const [session = -1, other = -1] = fds
-  expect(() => user.createSession(lu, 'x')).toThrow(Blocked)
-  expect(() => user.retrieveSession(lu, 'x')).toThrow(Blocked)
-  expect(() => user.preserveFd(session, -1, 5n)).toThrow(Blocked)
-  expect(() => user.close(other)).toThrow(Blocked)
+const OPERATIONS: Readonly<Record<string, (machine: ReturnType<typeof onBothSides>) => unknown>> = {
+  CREATE: ({ user, lu }) => user.createSession(lu, 'x'),
+  RETRIEVE_SESSION: ({ user, lu }) => user.retrieveSession(lu, 'x'),
+  PRESERVE_FD: ({ user, created }) => user.preserveFd(created, -1, 5n),
+  RETRIEVE_FD: ({ user, retrieved }) => user.retrieveFd(retrieved, 1n),
+  FINISH: ({ user, retrieved }) => user.finish(retrieved),
+  'close of a created session': ({ user, created }) => user.close(created),
+  'close of a retrieved session': ({ user, retrieved }) => user.close(retrieved),
+  'a second reboot': ({ live }) => live.reboot(),
+}
+
+test.each(KEEPS_LOCK)('%s: 8.7 after success any later session operation blocks', (release) => {
+  const operations = Object.entries(OPERATIONS)
+  if (BLOCKS.includes(release)) {
+    operations.push(
+      ['GET_NAME of a created session', ({ user, created }) => user.getName(created)],
+      ['GET_NAME of a retrieved session', ({ user, retrieved }) => user.getName(retrieved)],
+    )
+  }
+  for (const [name, operation] of operations) {
+    const machine = onBothSides(release)
+    expect(errno(machine.live.reboot())).toBeUndefined()
+    expect(() => operation(machine), name).toThrow(Blocked)
+  }
 })
 
-test.each(UNTIL_70)('%s: after success the lock is free', (release) => {
+test.each(KEEPS_LOCK)('%s: 8.7 what is refused before the lock is asked for does not block', (release) => {
+  const { user, live, lu, created, retrieved } = onBothSides(release)
+  expect(errno(live.reboot())).toBeUndefined()
+  expect(errno(user.createSession(lu, ''))).toBe('EINVAL')
+  expect(errno(user.finish(created))).toBe('EINVAL')
+  expect(errno(user.retrieveFd(created, 1n))).toBe('EINVAL')
+  expect(errno(user.preserveFd(retrieved, -1, 1n))).toBe('EINVAL')
+})
+
+test.each(UNTIL_70)('%s: 8.7 after success the lock is free', (release) => {
   const { user, live, lu } = withFiles(release, [[1n]])
   expect(errno(live.reboot())).toBeUndefined()
   expect(errno(user.createSession(lu, 'x'))).toBeUndefined()
 })
 
 test.each(UNTIL_70)(
-  '%s: a session without files keeps the file list of the one that had its slot before',
+  '%s: 8.7 a session without files keeps the file list of the one that had its slot before',
   (release) => {
     const machine = withFiles(release, [[1n], []])
     const { user, live, fds } = machine
@@ -189,7 +214,7 @@ test.each(UNTIL_70)(
   },
 )
 
-test.each(UNTIL_70)('%s: a second serialization freezes everything again', (release) => {
+test.each(UNTIL_70)('%s: 8.7 a second serialization freezes everything again', (release) => {
   const { live, calls } = withFiles(release, [[1n], [2n]])
   value(live.reboot())
   calls.length = 0
@@ -197,16 +222,104 @@ test.each(UNTIL_70)('%s: a second serialization freezes everything again', (rele
   expect(calls).toEqual(['freeze 1', 'freeze 2'])
 })
 
-test.each(BLOCKS)('%s: freeze failure leaves sessions_pa at 0 and the counts as reserved', (release) => {
-  const machine = withFiles(release, [[1n], [2n]], { failsToFreeze: [2n] })
-  const { kernel, live } = machine
-  const root = fdtAt(kernel.ram, kernel.kho.outgoing.rootFdt ?? phys(0))
-  const node = root && subnode(root, 'LUO')
-  const ser = phys((node && getWord(node, 'preserved-data')) ?? 0n)
-  const sessionsPa = (): bigint => readStored(kernel, luoV5, ser).sessions_pa
-  expect(errno(live.reboot())).toBe('EIO')
-  expect(sessionsPa()).toBe(0n)
-  machine.user.close(machine.fds[1] ?? -1)
-  expect(errno(live.reboot())).toBeUndefined()
-  expect(readStored(kernel, khoBlockHeader, phys(sessionsPa())).count).toBe(1n)
+test.each(BLOCKS)(
+  '%s: 8.7 sessions_pa is set to 0 at the start, and the counts stay as reserved',
+  (release) => {
+    const machine = withFiles(release, [], { failsToFreeze: [2n] })
+    const { kernel, live, user, lu } = machine
+    const ser = luoBlob(machine)
+    const sessionsPa = (): bigint => readStored(kernel, luoV5, ser).sessions_pa
+    const [block] = newlyHeld(machine, () => {
+      for (const name of ['0', '1']) value(user.createSession(lu, name))
+    })
+    if (!block) throw new Error('sessions have a block')
+    const header = () => readStored(kernel, khoBlockHeader, block.pa)
+    const last = value(user.createSession(lu, '2'))
+    value(user.preserveFd(last, fakeFile(user, 2n), 2n))
+    value(user.createSession(lu, '3'))
+    writeFields(kernel, luoV5, ser, { sessions_pa: 0x1234_5000n })
+    expect(errno(live.reboot())).toBe('EIO')
+    expect(sessionsPa()).toBe(0n)
+    expect(header()).toEqual({ next: 0n, count: 3n })
+    user.close(last)
+    expect(errno(live.reboot())).toBeUndefined()
+    expect(sessionsPa()).toBe(block.pa)
+    expect(header()).toEqual({ next: 0n, count: 3n })
+  },
+)
+
+describe.each(UNTIL_70)('%s: 8.7 LUO calls kho_finalize at reboot', (release) => {
+  test('its failure is reported as -EAGAIN; the files stay frozen, and a retry freezes everything again', () => {
+    const { kernel, live, calls, console } = withFiles(release, [[1n, 2n], [3n]])
+    kernel.pages.failAt(1)
+    expect(errno(live.reboot())).toBe('EAGAIN')
+    expect(console().at(-1)).toBe('luo: kho_finalize failed -12')
+    const frozen = ['freeze 1', 'freeze 2', 'freeze 3']
+    expect(calls).toEqual(frozen)
+    expect([kernel.kho.outgoing.finalized, live.luo?.isFrozen]).toEqual([false, false])
+    expect(errno(live.reboot())).toBeUndefined()
+    expect(calls).toEqual([...frozen, ...frozen])
+    expect([kernel.kho.outgoing.finalized, live.luo?.isFrozen]).toEqual([true, true])
+  })
+
+  test('the kexec comes back with -EAGAIN, and goes well the next time', () => {
+    const old = withFiles(release, [[1n]])
+    value(old.kernel.load())
+    old.kernel.pages.failAt(1)
+    expect(errno(old.kernel.reboot() ?? new Failure('EIO'))).toBe('EAGAIN')
+    expect(old.kernel.state).toBe('running')
+    const { user, device } = kexecLive(old, { handlers: [recordingHandler([])] })
+    const session = value(user.retrieveSession(device(), '0'))
+    expect(errno(user.retrieveFd(session, 1n))).toBeUndefined()
+  })
+
+  test('not for files that do not freeze', () => {
+    const { kernel, live } = withFiles(release, [[1n]], { failsToFreeze: [1n] })
+    expect(errno(live.reboot())).toBe('EIO')
+    expect(kernel.kho.outgoing.finalized).toBe(false)
+  })
 })
+
+test.each(KEEPS_LOCK)('%s: 8.7 the reboot needs no page: kho_finalize is gone', (release) => {
+  const { kernel, live } = withFiles(release, [[1n]])
+  kernel.pages.failAt(1)
+  expect(errno(live.reboot())).toBeUndefined()
+})
+
+describe.each(WITH_FLBS)('%s: 8.7 sessions and files, then FLBs', (release) => {
+  const withFlb = () => {
+    const seen: string[] = []
+    const recorded = recordingHandler([])
+    const freeze = () => void seen.push(`${writtenFlbs(machine)} FLBs, ${kernel.kho.outgoing.finalized}`)
+    const handler: FileHandler = { ...recorded, ops: { ...recorded.ops, freeze } }
+    const machine = bootLive(release, { handlers: [handler] })
+    const { kernel, live, user } = machine
+    value(live.luo?.registerFlb(handler, recordingFlb([], 'a')))
+    const session = value(user.createSession(machine.device(), 's'))
+    value(user.preserveFd(session, fakeFile(user, 1n), 1n))
+    return { ...machine, seen }
+  }
+
+  test('no FLB is written and nothing finalized while files freeze', () => {
+    const machine = withFlb()
+    expect(errno(machine.live.reboot())).toBeUndefined()
+    expect(machine.seen).toEqual(['0 FLBs, false'])
+    expect(writtenFlbs(machine)).toBe(1n)
+  })
+
+  test('then kho_finalize (7.0): when it fails, FLBs are written', () => {
+    const machine = withFlb()
+    machine.kernel.pages.failAt(1)
+    expect(errno(machine.live.reboot())).toBe(UNTIL_70.includes(release) ? 'EAGAIN' : undefined)
+    expect(machine.kernel.kho.outgoing.finalized).toBe(false)
+    expect(writtenFlbs(machine)).toBe(1n)
+  })
+})
+
+/** A kernel with a session of its own, and one with a file that came from the kernel before. */
+function onBothSides(release: LuoRelease) {
+  const machine = kexecLive(withFiles(release, [[1n]]), { handlers: [recordingHandler([])] })
+  const lu = machine.device()
+  const retrieved = value(machine.user.retrieveSession(lu, '0'))
+  return { ...machine, lu, retrieved, created: value(machine.user.createSession(lu, 'new')) }
+}
