@@ -24,7 +24,7 @@ function wordOf(machine: Machine, node: string, name: string): bigint | undefine
 }
 
 /** The page of the FLBs. */
-export function flbPage(machine: Machine): PhysAddr {
+function flbPage(machine: Machine): PhysAddr {
   const inFdt = wordOf(machine, 'luo-flb', 'luo-flb-header')
   return phys(inFdt ?? readStored(machine.kernel, luoV5, luoBlob(machine)).flbs_pa)
 }
