@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest'
 import { KernelModule } from '../simulate/kernel-module.ts'
 import type { Flb } from '../simulate/luo-flb.ts'
-import { bootLive, errno, kexecLive, type LiveOptions, value } from './support/live.ts'
+import { bootLive, errno, kexecLive, type LiveMachine, type LiveOptions, value } from './support/live.ts'
 import { fakeFile, recordingFlb, recordingHandler } from './support/recording.ts'
 
 const RELEASES = ['linux-7.0', 'kho-v2', 'linux-7.1', 'linux-7.2', 'linux-7.3'] as const
@@ -39,7 +39,23 @@ function nextWith(
   return { ...machine, session }
 }
 
-describe.each(RELEASES)('%s', (release) => {
+/** A kernel with one FLB for the files of two handlers. */
+function withTwoHandlers(boot: (options: LiveOptions) => LiveMachine, flb: Flb): LiveMachine {
+  const handlers = [recordingHandler([]), recordingHandler([], { compatible: 'other' })]
+  const machine = boot({ handlers })
+  for (const handler of handlers) value(machine.live.luo?.registerFlb(handler, flb))
+  return machine
+}
+
+/** The same, with a session for the files of each handler. */
+function withTwoSessions(release: FlbRelease, flb: Flb) {
+  const machine = withTwoHandlers((options) => bootLive(release, options), flb)
+  const lu = machine.device()
+  const [one = -1, two = -1] = ['one', 'two'].map((name) => value(machine.user.createSession(lu, name)))
+  return { ...machine, one, two }
+}
+
+describe.each(RELEASES)('%s: 8.8 FLB references', (release) => {
   test('outgoing: 0 -> preserve(), each further file +1, last release -> unpreserve(); before the handler', () => {
     const calls: string[] = []
     const { user, session } = withFlbs(release, calls, [recordingFlb(calls, 'a'), recordingFlb(calls, 'b')])
@@ -48,6 +64,44 @@ describe.each(RELEASES)('%s', (release) => {
     calls.length = 0
     user.close(session)
     expect(calls).toEqual(['unpreserve 2', 'unpreserve 1', 'b unpreserve 4096', 'a unpreserve 4096'])
+  })
+
+  test('outgoing: each further file of any linked handler +1: preserve() once, unpreserve() behind the last', () => {
+    const calls: string[] = []
+    const flb = recordingFlb(calls, 'a')
+    const old = withTwoSessions(release, flb)
+    const { user, live } = old
+    const outgoing = () => live.luo?.flbs?.outgoingCount(flb)
+    expect(outgoing()).toBe(0)
+    value(user.preserveFd(old.one, fakeFile(user, 1n), 1n))
+    expect(outgoing()).toBe(1)
+    value(user.preserveFd(old.two, fakeFile(user, 2n, 'other'), 2n))
+    expect(outgoing()).toBe(2)
+    expect(calls).toEqual(['a preserve'])
+    user.close(old.one)
+    expect([outgoing(), ...calls]).toEqual([1, 'a preserve'])
+    user.close(old.two)
+    expect([outgoing(), ...calls]).toEqual([0, 'a preserve', 'a unpreserve 4096'])
+  })
+
+  test('incoming: each finished file of a linked handler removes one of the count that was written', () => {
+    const calls: string[] = []
+    const flb = recordingFlb(calls, 'a')
+    const old = withTwoSessions(release, flb)
+    value(old.user.preserveFd(old.one, fakeFile(old.user, 1n), 1n))
+    value(old.user.preserveFd(old.two, fakeFile(old.user, 2n, 'other'), 2n))
+    const { user, live, device } = withTwoHandlers((options) => kexecLive(old, options), flb)
+    const flbs = live.luo?.flbs
+    const lu = device()
+    value(flbs?.getIncoming(flb))
+    if (release !== 'linux-7.0') flbs?.putIncoming(flb)
+    expect(flbs?.incomingCount(flb)).toBe(2)
+    calls.length = 0
+    value(user.finish(value(user.retrieveSession(lu, 'two'))))
+    expect([flbs?.incomingCount(flb), ...calls]).toEqual([1])
+    value(user.finish(value(user.retrieveSession(lu, 'one'))))
+    expect([flbs?.incomingCount(flb), ...calls]).toEqual([0, 'a finish restored 4096'])
+    expect(errno(flbs?.getIncoming(flb))).toBe('ENODATA')
   })
 
   test('the first error undoes the earlier ones in reverse, and the file is not preserved', () => {
@@ -77,7 +131,22 @@ describe.each(RELEASES)('%s', (release) => {
   })
 })
 
-describe.each(SINCE_71)('%s', (release) => {
+describe.each(SINCE_71)('%s: 8.8 FLB references', (release) => {
+  test('count is loaded by the first successful lookup; get adds one, put removes one', () => {
+    const flb = recordingFlb([], 'a', { data: 77n })
+    const old = withFlbs(release, [], [flb])
+    for (const token of [1n, 2n]) value(old.user.preserveFd(old.session, fakeFile(old.user, token), token))
+    const { live } = nextWith(old, [], [flb])
+    const count = () => live.luo?.flbs?.incomingCount(flb)
+    expect(count()).toBe(0)
+    const counts = (['get', 'get', 'put', 'put'] as const).map((act) => {
+      if (act === 'get') value(live.luo?.flbs?.getIncoming(flb))
+      else live.luo?.flbs?.putIncoming(flb)
+      return count()
+    })
+    expect(counts).toEqual([3, 4, 3, 2])
+  })
+
   test('incoming: each finished file removes one reference, reaching 0 runs finish(), later -ENODATA', () => {
     const calls: string[] = []
     const flb = recordingFlb(calls, 'a', { data: 77n })
