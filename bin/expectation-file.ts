@@ -1,6 +1,6 @@
 /** The file of `boot --expect`: what shall come back, as JSON. */
 import { readFileSync } from 'node:fs'
-import type { Expectation, ExpectedFile, ExpectedSession } from '../qemu/expectation.ts'
+import type { Expectation, ExpectedFile, ExpectedRegion, ExpectedSession } from '../qemu/expectation.ts'
 import { UsageError } from './command.ts'
 
 type Fields = Readonly<Record<string, unknown>>
@@ -59,12 +59,34 @@ export function readExpectation(path: string): Expectation {
     const files = list(read.files, `${where}.files`)
     return { name: name(read, where), files: files.map((each, at) => file(each, `${where}.files[${at}]`)) }
   }
+  /** One that its guest could not read is not asked for again. */
+  const region = (value: unknown, index: number): readonly ExpectedRegion[] => {
+    const where = `region_contents[${index}]`
+    const known = ['name', 'address', 'size', 'sum', 'errno']
+    const { name: called, address, size, sum, errno = 0 } = fields(value, where, known)
+    if (errno !== 0) return []
+    return [
+      {
+        name: text(called, `${where}.name`),
+        address: integer(address, `${where}.address`),
+        size: integer(size, `${where}.size`),
+        ...(sum !== undefined && { sum: integer(`0x${text(sum, `${where}.sum`)}`, `${where}.sum`) }),
+      },
+    ]
+  }
   const names = (value: unknown, where: string): readonly string[] =>
     list(value, where).map((each, index) => text(each, `${where}[${index}]`))
-  const root = fields(parsed(path), 'the document', ['sessions', 'reserve_mem', 'flbs', 'finish'])
+  const root = fields(parsed(path), 'the document', [
+    'sessions',
+    'reserve_mem',
+    'region_contents',
+    'flbs',
+    'finish',
+  ])
   return {
     sessions: list(root.sessions, 'sessions').map(session),
     regions: names(root.reserve_mem, 'reserve_mem'),
+    regionContents: list(root.region_contents, 'region_contents').flatMap(region),
     flbs: names(root.flbs, 'flbs'),
     finish: root.finish === true,
   }

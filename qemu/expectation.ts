@@ -2,12 +2,13 @@
  * What a kernel should give back of a handover: by what the image holds, or by a file of the user. And what
  * differs from it in what the kernel gave back.
  */
+import { ERRNO } from '../abi/errno.ts'
 import { memfdSeals } from '../abi/memfd.ts'
-import { type PhysicalMemory, phys } from '../abi/memory.ts'
+import { type PhysAddr, type PhysicalMemory, phys } from '../abi/memory.ts'
 import type { Handover } from '../inspect/decode.ts'
 import { beforeNul, decodeText } from '../inspect/text.ts'
 import { child, itemsAt, type Node, numberAt } from '../inspect/tree.ts'
-import type { FileReport, KernelReport, SessionReport } from './report.ts'
+import type { FileReport, KernelReport, RegionReport, SessionReport } from './report.ts'
 import { WordSum } from './word-sum.ts'
 
 /** A file; what is left out is not compared. */
@@ -26,10 +27,21 @@ export interface ExpectedSession {
   readonly files: readonly ExpectedFile[]
 }
 
+/** Where a region of reserve_mem lies, which no kernel tells, and what is in it. */
+export interface ExpectedRegion {
+  readonly name: string
+  readonly address: bigint
+  readonly size: bigint
+  /** WordSum of the contents; not compared if left out. */
+  readonly sum?: bigint
+}
+
 export interface Expectation {
   readonly sessions: readonly ExpectedSession[]
   /** Names of the reserve_mem regions, and of the kernel's test FLBs, whose data are to come back. */
   readonly regions?: readonly string[]
+  /** Those of the regions whose contents the guest is asked for. */
+  readonly regionContents?: readonly ExpectedRegion[]
   readonly flbs?: readonly string[]
   /** The release that the kernel says it was handed over by. */
   readonly previousRelease?: string
@@ -47,19 +59,23 @@ export interface Difference {
 
 /** Names of FLBs that the kernel's own test registers, and whose return it reports. */
 const TEST_FLB = /^liveupdate-test-flb-v\d+$/
-const PIECE_BYTES = 1024 * 1024
+const PIECE_BYTES = 1n << 20n
+/** The guest sums up no more, either. */
+const MOST_SUMMED = 4n << 30n
 
 /** The sessions, files and regions that a decoded handover holds. */
 export function expectationOf(handover: Handover): Expectation {
   const { tree } = handover
   const luo = child(tree, 'luo')
   const textAt = (node: Node, key: string): string => decodeText(beforeNul(bytesAt(node, key)))
+  const regions = itemsAt(child(tree, 'memblock'), 'reserve_mem')
   return {
     sessions: itemsAt(luo, 'sessions').map((session) => ({
       name: Buffer.from(beforeNul(bytesAt(session, 'name'))).toString('hex'),
       files: itemsAt(session, 'files').map((file) => expectedFile(handover, file)),
     })),
-    regions: itemsAt(child(tree, 'memblock'), 'reserve_mem').map((region) => textAt(region, 'name')),
+    regions: regions.map((region) => textAt(region, 'name')),
+    regionContents: regions.flatMap((region) => expectedRegion(handover, region, textAt(region, 'name'))),
     flbs: itemsAt(luo, 'flbs')
       .map((flb) => textAt(flb, 'name'))
       .filter((name) => TEST_FLB.test(name)),
@@ -90,14 +106,18 @@ export function sealsInForce(seals: number): number {
   return seals & EXEC ? seals | SHRINK | GROW | WRITE | FUTURE_WRITE : seals
 }
 
-/** The list that the guest gets; docs/real-kernels.md. */
-export function retrievalList({ sessions, finish }: Expectation): string {
+/** The list that the guest gets; docs/real-kernels.md. Regions last: by then others have used their memory. */
+export function retrievalList({ sessions, finish, regionContents = [] }: Expectation): string {
   const lines = sessions.flatMap(({ name, files }) => [
     `session ${name}`,
     ...files.map(({ token }) => `file ${token.toString(16)}`),
     ...(finish ? ['finish'] : []),
   ])
-  return lines.map((line) => `${line}\n`).join('')
+  const regions = regionContents.map(
+    ({ name, address, size }) =>
+      `region ${Buffer.from(name).toString('hex')} ${address.toString(16)} ${size}`,
+  )
+  return [...lines, ...regions].map((line) => `${line}\n`).join('')
 }
 
 /** What did not come back as expected, in the order of the expectation. */
@@ -105,6 +125,7 @@ export function differences(expected: Expectation, report: KernelReport): readon
   return [
     ...expected.sessions.flatMap((session, index) => sessionDifferences(session, report.sessions[index])),
     ...missing('reserve_mem', expected.regions ?? [], report.regions),
+    ...(expected.regionContents ?? []).flatMap((region) => regionDifferences(region, report)),
     ...missing('flbs', expected.flbs ?? [], report.flbs),
     ...different('kexec_metadata.previous_release', expected.previousRelease, report.previousRelease),
     ...different('kho_test', expected.khoTest, report.khoTest),
@@ -126,12 +147,41 @@ function fileDifferences(path: string, expected: ExpectedFile, found: FileReport
   if (found?.token !== expected.token || found.errno !== 0) {
     return [{ path, expected: 'a file', found: errnoText(found?.errno) }]
   }
-  const compared: readonly (readonly [string, bigint | number | undefined, bigint | number | undefined])[] = [
+  return valueDifferences(path, [
     ['size', expected.size, found.size],
     ['pos', expected.pos, found.pos],
     ['seals', expected.seals, found.seals],
     ['sum', expected.sum, found.sum],
-  ]
+  ])
+}
+
+/**
+ * What is in a region that came back. A guest that says nothing of it, or that cannot look, is no
+ * difference; memory that is not there is one.
+ */
+function regionDifferences(
+  expected: ExpectedRegion,
+  { regions, regionContents }: KernelReport,
+): Difference[] {
+  const { name, address } = expected
+  const isMeant = (each: RegionReport): boolean => each.name === name && each.address === address
+  const found = regions.includes(name) ? regionContents.find(isMeant) : undefined
+  if (found === undefined) return []
+  const path = `reserve_mem[${name}]`
+  if (found.errno === ERRNO.EFAULT) return [{ path, expected: 'memory', found: errnoText(found.errno) }]
+  if (found.errno !== 0) return []
+  return valueDifferences(path, [
+    ['size', expected.size, found.size],
+    ['sum', expected.sum, found.sum],
+  ])
+}
+
+type Value = bigint | number | undefined
+
+function valueDifferences(
+  path: string,
+  compared: readonly (readonly [key: string, wanted: Value, got: Value])[],
+): Difference[] {
   return compared
     .filter(([, wanted, got]) => wanted !== undefined && wanted !== got)
     .map(([key, wanted, got]) => ({
@@ -161,6 +211,15 @@ function different<T>(path: string, expected: T | undefined, found: T | undefine
   return [{ path, expected: String(expected), found: found === undefined ? 'nothing' : String(found) }]
 }
 
+/** Regions without an address or with no size, as broken images have them, are not asked for. */
+function expectedRegion({ memory }: Handover, region: Node, name: string): readonly ExpectedRegion[] {
+  const [address, size] = [BigInt(numberAt(region, 'start') ?? 0), BigInt(numberAt(region, 'size') ?? 0)]
+  if (address === 0n || size === 0n) return []
+  const sum = new WordSum()
+  const isWhole = size <= MOST_SUMMED && addBytes(sum, memory, phys(address), size)
+  return [{ name, address, size, ...(isWhole && { sum: sum.value }) }]
+}
+
 function expectedFile({ memory, target }: Handover, file: Node): ExpectedFile {
   const token = BigInt(numberAt(file, 'token') ?? 0)
   const memfd = child(file, 'memfd')
@@ -183,29 +242,31 @@ function contentSum(
   size: bigint,
   pageSize: number,
 ): bigint | undefined {
+  if (size > MOST_SUMMED) return undefined
   const folios = child(memfd, 'folios')
   const bulk = folios?.kind === 'record' ? folios.bulk : undefined
   const sum = new WordSum()
   const stride = BigInt(pageSize)
   let at = 0n
-  let pfn = 0n
-  const addUntil = (end: bigint): boolean => {
-    for (let from = pfn === 0n ? undefined : phys(pfn * stride); at < end; ) {
-      const bytes = new Uint8Array(Number(end - at < PIECE_BYTES ? end - at : PIECE_BYTES))
-      if (from !== undefined && memory.read(from, bytes) < bytes.length) return false
-      sum.add(bytes)
-      at += BigInt(bytes.length)
-      if (from !== undefined) from = phys(from + BigInt(bytes.length))
-    }
-    return true
-  }
+  let folio: PhysAddr | undefined
   for (const record of bulk?.values() ?? []) {
     const start = BigInt(record.index ?? 0) * stride
     if (start < at || start > size) return undefined
-    if (!addUntil(start)) return undefined
-    pfn = BigInt(record.pfn ?? 0)
+    if (!addBytes(sum, memory, folio, start - at)) return undefined
+    at = start
+    folio = record.pfn ? phys(BigInt(record.pfn) * stride) : undefined
   }
-  return addUntil(size) ? sum.value : undefined
+  return addBytes(sum, memory, folio, size - at) ? sum.value : undefined
+}
+
+/** Adds memory, or zeros where there is none to read from; not all of it where some is missing. */
+function addBytes(sum: WordSum, memory: PhysicalMemory, from: PhysAddr | undefined, length: bigint): boolean {
+  for (let at = 0n; at < length; at += PIECE_BYTES) {
+    const bytes = new Uint8Array(Number(length - at < PIECE_BYTES ? length - at : PIECE_BYTES))
+    if (from !== undefined && memory.read(phys(from + at), bytes) < bytes.length) return false
+    sum.add(bytes)
+  }
+  return true
 }
 
 function bytesAt(node: Node, key: string): Uint8Array {

@@ -7,6 +7,7 @@ export {
   differences,
   type Expectation,
   type ExpectedFile,
+  type ExpectedRegion,
   type ExpectedSession,
   expectationOf,
 } from './expectation.ts'
@@ -16,6 +17,7 @@ export {
   type Complaint,
   type FileReport,
   type KernelReport,
+  type RegionReport,
   type RunReport,
   readConsole,
   type SessionReport,

@@ -4,7 +4,7 @@ import type { Json } from '../inspect/render-json.ts'
 import { decodeText } from '../inspect/text.ts'
 import type { Difference } from './expectation.ts'
 import { outcomeOf } from './outcome.ts'
-import type { FileReport, RunReport, SessionReport } from './report.ts'
+import type { FileReport, RegionReport, RunReport, SessionReport } from './report.ts'
 
 export const BOOT_SCHEMA = 'kho-inspect/boot@1'
 export const CAPTURE_SCHEMA = 'kho-inspect/capture@1'
@@ -28,6 +28,7 @@ export function reportToJson(
     liveupdate_number: numberToJson(report.liveupdateNumber),
     previous_release: report.previousRelease ?? null,
     reserve_mem: report.regions,
+    region_contents: report.regionContents.map(regionToJson),
     flbs: report.flbs,
     kho_test: report.khoTest ?? null,
     device_errno: report.device ?? null,
@@ -47,6 +48,16 @@ function sessionToJson({ name, errno, files, finish }: SessionReport): Json {
   }
 }
 
+function regionToJson({ name, address, errno, size, sum }: RegionReport): Json {
+  return {
+    name,
+    address: hex(address),
+    errno,
+    ...(size !== undefined && { size: numberToJson(size) }),
+    ...(sum !== undefined && { sum: sumToJson(sum) }),
+  }
+}
+
 function fileToJson({ token, errno, size, pos, seals, sum }: FileReport): Json {
   return {
     token: `0x${token.toString(16)}`,
@@ -54,8 +65,12 @@ function fileToJson({ token, errno, size, pos, seals, sum }: FileReport): Json {
     ...(size !== undefined && { size: numberToJson(size) }),
     ...(pos !== undefined && { pos: numberToJson(pos) }),
     ...(seals !== undefined && { seals }),
-    ...(sum !== undefined && { sum: sum.toString(16).padStart(16, '0') }),
+    ...(sum !== undefined && { sum: sumToJson(sum) }),
   }
+}
+
+function sumToJson(sum: bigint): Json {
+  return sum.toString(16).padStart(16, '0')
 }
 
 /** Exact, as `dump` prints numbers: in hex where a JSON number would not be. */

@@ -8,6 +8,7 @@
 import type { Check } from '../abi/check.ts'
 import { type ConsoleLine, consoleLines, formatPattern, messagePrefix } from '../abi/console.ts'
 import { checks } from '../abi/consumer.ts'
+import { decodeText } from '../inspect/text.ts'
 import type { Ending } from './machine.ts'
 
 /** A file as the guest got it back, or the error that it got instead. */
@@ -28,6 +29,16 @@ export interface SessionReport {
   readonly files: FileReport[]
   /** What the guest was told when it finished the session, if it did. */
   finish?: number
+}
+
+/** What the guest read where a region of reserve_mem lies, or the error that it got instead. */
+export interface RegionReport {
+  readonly name: string
+  readonly address: bigint
+  readonly errno: number
+  readonly size?: bigint
+  /** FNV-1a of 64 bits over its words of 64 bits. */
+  readonly sum?: bigint
 }
 
 /** A line by which the kernel refuses something or complains, and the check it belongs to. */
@@ -54,6 +65,8 @@ export interface KernelReport {
   previousRelease: string | undefined
   /** Regions of reserve_mem that came back. */
   readonly regions: string[]
+  /** What the guest found where it was told that regions are, whether they came back or not. */
+  readonly regionContents: RegionReport[]
   /** Test FLBs whose data came back. */
   readonly flbs: string[]
   /** Whether the kernel's module test_kho restored what it had left; undefined if it said nothing. */
@@ -97,6 +110,7 @@ export function readConsole(lines: readonly string[]): KernelReport {
     liveupdateNumber: undefined,
     previousRelease: undefined,
     regions: [],
+    regionContents: [],
     flbs: [],
     khoTest: undefined,
     device: undefined,
@@ -226,6 +240,9 @@ function guestLine(report: KernelReport, text: string): void {
     case 'file':
       report.sessions.at(-1)?.files.push(fileOf(values, errno))
       return
+    case 'region':
+      report.regionContents.push(regionOf(values, errno))
+      return
     case 'finish': {
       const session = report.sessions.at(-1)
       if (session) session.finish = errno
@@ -239,20 +256,34 @@ function guestLine(report: KernelReport, text: string): void {
   }
 }
 
-function fileOf(values: ReadonlyMap<string, string>, errno: number): FileReport {
-  const number = (key: string): bigint | undefined => {
-    const text = values.get(key) ?? ''
-    return /^-?(0x[0-9a-f]+|\d+)$/.test(text) ? BigInt(text) : undefined
-  }
-  const token = number('token') ?? 0n
-  const [size, pos, seals] = [number('size'), number('pos'), number('seals')]
-  const sum = values.get('sum')
+type Values = ReadonlyMap<string, string>
+
+function fileOf(values: Values, errno: number): FileReport {
+  const [pos, seals] = [numberIn(values, 'pos'), numberIn(values, 'seals')]
   return {
-    token,
+    token: numberIn(values, 'token') ?? 0n,
     errno,
-    ...(size !== undefined && { size }),
+    ...contentOf(values),
     ...(pos !== undefined && { pos }),
     ...(seals !== undefined && { seals: Number(seals) }),
+  }
+}
+
+function regionOf(values: Values, errno: number): RegionReport {
+  const name = decodeText(Buffer.from(values.get('region') ?? '', 'hex'))
+  return { name, address: numberIn(values, 'address') ?? 0n, errno, ...contentOf(values) }
+}
+
+function contentOf(values: Values): Pick<FileReport, 'size' | 'sum'> {
+  const size = numberIn(values, 'size')
+  const sum = values.get('sum')
+  return {
+    ...(size !== undefined && { size }),
     ...(sum !== undefined && /^[0-9a-f]{16}$/.test(sum) && { sum: BigInt(`0x${sum}`) }),
   }
+}
+
+function numberIn(values: Values, key: string): bigint | undefined {
+  const text = values.get(key) ?? ''
+  return /^-?(0x[0-9a-f]+|\d+)$/.test(text) ? BigInt(text) : undefined
 }

@@ -159,8 +159,58 @@ describe("the guest's lines", () => {
   })
 
   test('lines that are none of ours, or half of one, do no harm', () => {
-    const odd = ['@kho', '@kho file', '@kho file token=zz errno=x', '@kho session', '@kho what is=this', '']
+    const odd = [
+      '@kho',
+      '@kho region',
+      '@kho region region=zz address=q errno=',
+      '@kho file',
+      '@kho file token=zz errno=x',
+      '@kho session',
+      '@kho what is=this',
+      '',
+    ]
     expect(readConsole(odd)).toMatchObject({ handover: false, done: false })
+  })
+})
+
+describe('regions of reserve_mem', () => {
+  const REVIVED = "Revived memory reservation 'trace' from KHO"
+  const wanted = { name: 'trace', address: 0x5fcd_e000n, size: 8n, sum: 0x2814_eedb_b882_9359n }
+  const expected = { sessions: [], regions: ['trace'], regionContents: [wanted] }
+  const region = (text: string): string => `@kho region region=7472616365 address=0x5fcde000 ${text}`
+  const found = (...lines: readonly string[]): readonly string[] =>
+    differences(expected, readConsole(lines)).map(({ path, found }) => `${path}: ${found}`)
+
+  test('what the guest read', () => {
+    expect(readConsole([region('errno=0 size=8 sum=2814eedbb8829359')]).regionContents).toEqual([
+      { ...wanted, errno: 0 },
+    ])
+    expect(found(REVIVED, region('errno=0 size=8 sum=2814eedbb8829359'))).toEqual([])
+    expect(found(REVIVED, region('errno=0 size=8 sum=2814eedbb8829358'))).toEqual([
+      'reserve_mem[trace].sum: 0x2814eedbb8829358',
+    ])
+  })
+
+  test('memory that is not there is a difference, a guest that cannot look is none', () => {
+    expect(found(REVIVED, region('errno=14'))).toEqual(['reserve_mem[trace]: errno 14'])
+    expect(found(REVIVED, region('errno=2'))).toEqual([])
+    expect(found(REVIVED, region('errno=1'))).toEqual([])
+    expect(found(REVIVED)).toEqual([])
+  })
+
+  test('where nothing came back, or somewhere else, there is nothing to compare', () => {
+    expect(found(region('errno=0 size=8 sum=0000000000000000'))).toEqual(['reserve_mem[trace]: nothing'])
+    const elsewhere = region('errno=0 size=8 sum=0000000000000000').replace('5fcde000', '5fcdf000')
+    expect(found(REVIVED, elsewhere)).toEqual([])
+  })
+
+  test('contents that differ are silent corruption', () => {
+    const report = readConsole([
+      'KHO: found kexec handover data.',
+      REVIVED,
+      region('errno=0 size=8 sum=0000000000000001'),
+    ])
+    expect(outcomeOf(report, differences(expected, report))).toBe('corrupts')
   })
 })
 

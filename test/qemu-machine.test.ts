@@ -13,7 +13,8 @@ import { expectationOf, retrievalList } from '../qemu/expectation.ts'
 import { architectureOf, readArm64Kernel, symbolAddress } from '../qemu/kernel-file.ts'
 import { placeParts, scratchAreas } from '../qemu/placement.ts'
 import { wordSum } from '../qemu/word-sum.ts'
-import { decodeReal, kho, openReal } from './support/images.ts'
+import { ran } from './support/command-line.ts'
+import { decodeReal, openReal } from './support/images.ts'
 
 let directory: string
 beforeAll(() => {
@@ -186,7 +187,7 @@ test.skipIf(spawnSync('cpio', ['--version']).error)('archives are what cpio read
 test('what a real image is expected to give back', async () => {
   const expected = expectationOf(await decodeReal('linux-7.3-arm64-4k-basic'))
   expect(retrievalList(expected)).toBe(
-    `session ${hexOf('vm-alpha')}\nfile 1\nfile 2\nfile deadbeefcafef00d\nsession ${hexOf('database')}\nfile 7\nfile 8\nsession ${hexOf('no-files-here')}\n`,
+    `session ${hexOf('vm-alpha')}\nfile 1\nfile 2\nfile deadbeefcafef00d\nsession ${hexOf('database')}\nfile 7\nfile 8\nsession ${hexOf('no-files-here')}\nregion ${hexOf('trace')} 5fcde000 1048576\nregion ${hexOf('oops')} 5fcc0000 65536\n`,
   )
   expect(expected.sessions[0]?.files[0]).toEqual({
     token: 1n,
@@ -235,8 +236,8 @@ describe('the commands say what is wrong', () => {
       /bzImage/,
     ],
   ]
-  test.each(wrong)('%s', (_title, args, status, message) => {
-    const run = kho(args)
+  test.each(wrong)('%s', async (_title, args, status, message) => {
+    const run = await ran(args)
     expect(run.stderr).toMatch(message)
     expect(run.status).toBe(status)
     expect(run.stderr.trim().split('\n')).toHaveLength(1)

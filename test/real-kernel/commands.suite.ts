@@ -60,18 +60,32 @@ describe.skipIf(why)(titled('commands', why), () => {
     const booted = run(boot('--json'))
     expect(booted.status).toBe(0)
     const report = JSON.parse(booted.stdout)
-    expect(report).toMatchObject({ schema: 'kho-inspect/boot@1', outcome: 'takes-over', differences: [] })
+    expect(report).toMatchObject({
+      schema: 'kho-inspect/boot@1',
+      outcome: 'takes-over',
+      reserve_mem: ['trace', 'oops'],
+      region_contents: [
+        { name: 'trace', errno: 0, size: 1 << 20 },
+        { name: 'oops', errno: 0, size: 1 << 16 },
+      ],
+      differences: [],
+    })
     expect(booted.stderr).toMatch(/^KHO: found kexec handover data\.$/m)
 
     // A report can be expected of the next run.
-    const { sessions, reserve_mem, flbs } = report
-    writeFileSync(`${directory}/expect.json`, JSON.stringify({ sessions, reserve_mem, flbs }))
+    const { sessions, reserve_mem, region_contents, flbs } = report
+    writeFileSync(
+      `${directory}/expect.json`,
+      JSON.stringify({ sessions, reserve_mem, region_contents, flbs }),
+    )
     expect(run(boot('--expect', `${directory}/expect.json`)).status).toBe(0)
     sessions[0].files[0].size += 1
-    writeFileSync(`${directory}/expect.json`, JSON.stringify({ sessions }))
+    region_contents[1].sum = '0'
+    writeFileSync(`${directory}/expect.json`, JSON.stringify({ sessions, reserve_mem, region_contents }))
     const wrong = run(boot('--expect', `${directory}/expect.json`))
     expect(wrong.status).toBe(1)
     expect(wrong.stdout).toContain('sessions[vm-alpha].files[0x1].size: expected 10001, found 10000')
+    expect(wrong.stdout).toContain('reserve_mem[oops].sum: expected 0x0, found 0x')
   })
 
   test('without an initramfs the kernel says what it can', () => {
