@@ -6,7 +6,8 @@
 #
 # Sources come from Debian's packages linux-source-VERSION of sid and trixie-backports, or from the source
 # package `linux` of an older version that the archive still holds (7.1.13). Nothing is installed, no root is
-# needed, what is built already stays. With KERNEL=Image no arm64 kernel is built: that one is tested.
+# needed. What is built stays until the options below change: they are kept beside each build. With KERNEL=Image
+# no arm64 kernel is built: that one is tested.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/kho-inspect/kernels
@@ -71,29 +72,42 @@ COMMON="64BIT EXPERT PRINTK PRINTK_TIME TTY BLK_DEV_INITRD RD_GZIP BINFMT_ELF PR
   KEXEC KEXEC_FILE KEXEC_HANDOVER KEXEC_HANDOVER_DEBUGFS KEXEC_HANDOVER_DEBUG KEXEC_HANDOVER_ENABLE_DEFAULT LIVEUPDATE LIVEUPDATE_MEMFD
   LIVEUPDATE_TEST RUNTIME_TESTING_MENU TEST_KEXEC_HANDOVER DEBUG_FS DEBUG_FS_ALLOW_ALL DEBUG_KERNEL RELOCATABLE MULTIUSER FUTEX EPOLL
   POSIX_TIMERS HIGH_RES_TIMERS BUG KALLSYMS TRANSPARENT_HUGEPAGE TRANSPARENT_HUGEPAGE_MADVISE COMPACTION MIGRATION CMA ADVISE_SYSCALLS
-  FILE_LOCKING UNIX98_PTYS CRYPTO CRYPTO_SHA256 SMP"
+  FILE_LOCKING UNIX98_PTYS CRYPTO CRYPTO_SHA256 SMP DEVMEM"
 X86_64="SERIAL_8250 SERIAL_8250_CONSOLE ACPI PCI X86_LOCAL_APIC X86_IO_APIC"
 ARM64="SERIAL_AMBA_PL011 SERIAL_AMBA_PL011_CONSOLE ARM_AMBA OF"
+# Without STRICT_DEVMEM the guest reads the regions of reserve_mem through /dev/mem.
+WITHOUT="DEFERRED_STRUCT_PAGE_INIT NUMA RANDOMIZE_BASE STRICT_DEVMEM"
+
+# What scripts/config gets for an architecture with pages of so many K, an option a line.
+# shellcheck disable=SC2086 # lists of words
+options_of() {
+  local arch=$1 pages=$2 size
+  printf -- '--enable %s\n' $COMMON $([ "$arch" = arm64 ] && echo "$ARM64" || echo "$X86_64")
+  if [ "$arch" = arm64 ]; then
+    for size in 4 16 64; do [ "$size" = "$pages" ] || echo "--disable ARM64_${size}K_PAGES"; done
+    echo "--enable ARM64_${pages}K_PAGES"
+  fi
+  printf -- '--disable %s\n' $WITHOUT
+}
 
 build() {
-  local version=$1 arch=$2 pages=${3:-4} tree=$cache/src/$1 out image option
+  local version=$1 arch=$2 pages=${3:-4} tree=$cache/src/$1 out image options
   out=$cache/build/$version-$arch-${pages}k
   image=$out/arch/$([ "$arch" = arm64 ] && echo arm64/boot/Image || echo x86/boot/bzImage)
-  [ -f "$image" ] && return
+  options=$(options_of "$arch" "$pages")
+  [ -f "$image" ] && [ "$options" = "$(cat "$out/options" 2>/dev/null)" ] && return
   source_of "$version"
   echo "building Linux $version for $arch with pages of ${pages}K; a few minutes" >&2
   mkdir -p "$out"
-  local make=(make -s -C "$tree" O="$out" ARCH="$arch") config=("$tree/scripts/config" --file "$out/.config")
+  local make=(make -s -C "$tree" O="$out" ARCH="$arch")
   [ "$arch" = arm64 ] && make+=(CROSS_COMPILE=aarch64-linux-gnu-)
   "${make[@]}" tinyconfig
-  for option in $COMMON $([ "$arch" = arm64 ] && echo "$ARM64" || echo "$X86_64"); do config+=(-e "$option"); done
-  if [ "$arch" = arm64 ]; then
-    for option in 4 16 64; do config+=(-d "ARM64_${option}K_PAGES"); done
-    config+=(-e "ARM64_${pages}K_PAGES")
-  fi
-  "${config[@]}" -d DEFERRED_STRUCT_PAGE_INIT -d NUMA -d RANDOMIZE_BASE
+  # shellcheck disable=SC2086 # a list of words
+  "$tree/scripts/config" --file "$out/.config" $options
   "${make[@]}" olddefconfig
   nice -n 10 "${make[@]}" -j"$(nproc)" "$(basename "$image")"
+  # Only now: what did not come to its end is built again.
+  echo "$options" >"$out/options"
 }
 
 # The init of both architectures, against the newest kernel's declaration of its ioctls.

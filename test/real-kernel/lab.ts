@@ -2,7 +2,8 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
-import type { Architecture } from '../../abi/machine.ts'
+import type { PageSize } from '../../abi/layout.ts'
+import { type Architecture, machines } from '../../abi/machine.ts'
 import type { PhysicalMemory, PhysRange } from '../../abi/memory.ts'
 import type { KhoNote } from '../../encode/image-note.ts'
 import { boards } from '../../qemu/board.ts'
@@ -14,10 +15,10 @@ const CACHE = `${process.env.XDG_CACHE_HOME ?? `${homedir()}/.cache`}/kho-inspec
 const RUN_SECONDS = 60
 
 /** The kernel's file: of the cache, or for arm64 the developer's own. */
-export function kernelFile(release: string, arch: Architecture, pages = 4): string {
+export function kernelFile(release: string, arch: Architecture, pageSize: PageSize = 4096): string {
   if (arch === 'arm64' && process.env.KERNEL) return process.env.KERNEL
   const image = arch === 'arm64' ? 'arch/arm64/boot/Image' : 'arch/x86/boot/bzImage'
-  return `${CACHE}/build/${release}-${arch}-${pages}k/${image}`
+  return `${CACHE}/build/${release}-${arch}-${pageSize / 1024}k/${image}`
 }
 
 /** Initramfs with the guest as its init. */
@@ -44,11 +45,18 @@ export function builtKernels(): readonly BuiltKernel[] {
   })
 }
 
+/** The page sizes for which there is a Linux 7.3 for arm64: a developer's own has pages of 4K. */
+export function builtPageSizes(): readonly PageSize[] {
+  const { pageSizes } = machines.arm64
+  if (process.env.KERNEL) return pageSizes.slice(0, 1)
+  return pageSizes.filter((pageSize) => missing('7.3', 'arm64', pageSize) === undefined)
+}
+
 /** What is not there of QEMU, kernel and guest; undefined if all is. */
-export function missing(release: string, arch: Architecture, pages = 4): string | undefined {
+export function missing(release: string, arch: Architecture, pageSize: PageSize = 4096): string | undefined {
   const { program, package: name } = boards[arch]
   if (spawnSync(program, ['--version']).error) return `${program} is not installed (Debian: ${name})`
-  const file = [kernelFile(release, arch, pages), guestFile(arch)].find((path) => !existsSync(path))
+  const file = [kernelFile(release, arch, pageSize), guestFile(arch)].find((path) => !existsSync(path))
   return file && `${file} is not built (test/real-kernel/kernels.sh)`
 }
 
@@ -60,6 +68,8 @@ export function titled(title: string, why: string | undefined): string {
 export interface Booted {
   readonly memory: PhysicalMemory
   readonly boot: KhoNote
+  /** Of the kernel; 4096 if left out. */
+  readonly pageSize?: PageSize
   readonly scratch?: readonly PhysRange[]
   readonly retrieve: Expectation
   readonly commandLine?: string
@@ -71,7 +81,7 @@ export interface Booted {
 export async function boot(run: Booted): Promise<RunReport> {
   const report = await bootOnImage({
     ...run,
-    kernel: kernelFile('7.3', 'arm64'),
+    kernel: kernelFile('7.3', 'arm64', run.pageSize),
     initrd: guestFile('arm64'),
     timeout: run.timeout ?? RUN_SECONDS,
   })

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { ROOT } from '../support/images.ts'
 import type { Table } from './lab.ts'
 
-const TABLES = ['generated', 'wrong', 'recorded', 'real'] as const
+const TABLES = ['generated-4k', 'generated-16k', 'generated-64k', 'wrong', 'recorded', 'real'] as const
 const PAGE = `${ROOT}docs/real-kernels.md`
 
 let results = ''
@@ -24,6 +24,7 @@ export function teardown(): void {
     const path = `${results}/${name}.json`
     if (!existsSync(path)) continue
     const table: Table = JSON.parse(readFileSync(path, 'utf8'))
+    if (table.rows.length === 0) continue
     process.stdout.write(`\n${tableText(table, '')}`)
     const mark = new RegExp(`(<!-- ${name} -->\\n)[\\s\\S]*?(<!-- end of ${name} -->)`)
     page = page.replace(mark, (_, begin, end) => `${begin}${tableText(table, `, ${date}`)}${end}`)
