@@ -180,7 +180,7 @@ describe.each(RELEASES)('%s: 8.9 Block growth', (release) => {
   })
 })
 
-describe.each(RELEASES)('%s: -ENOSPC at KHO_MAX_BLOCKS', (release) => {
+describe.each(RELEASES)('%s: 8.4 and 8.5 -ENOSPC at 10000 blocks', (release) => {
   test('10000 blocks of a set, and what was grown for the refused entry is given back', () => {
     const machine = bootLive(release)
     const set = new BlockSet(machine.kernel, SESSIONS)

@@ -38,7 +38,7 @@ function createSession(name: string, size = 72, tail: readonly number[] = []): U
   return Uint8Array.from([...struct, ...tail])
 }
 
-describe.each(LUO_RELEASES)('%s', (release) => {
+describe.each(LUO_RELEASES)('%s: 8.3 /dev/liveupdate', (release) => {
   const boot = () => bootLive(release)
 
   test('second open: -EBUSY', () => {

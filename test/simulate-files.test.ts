@@ -20,7 +20,7 @@ const ARRAYS = ['linux-6.19', 'linux-7.0', 'kho-v2', 'linux-7.1'] as const
 const BLOCKS = ['linux-7.2', 'linux-7.3'] as const
 const KNOWS_PRESERVED = SINCE_71
 
-describe.each(LUO_RELEASES)('%s', (release) => {
+describe.each(LUO_RELEASES)('%s: 8.5 Files', (release) => {
   test('PRESERVE_FD: token already in this session -EEXIST, before the file is looked at', () => {
     const { user, session } = withSession(release)
     value(user.preserveFd(session, value(user.memfdCreate('m')), 1n))
@@ -215,7 +215,7 @@ test.each(ARRAYS)(
   },
 )
 
-test.each(BLOCKS)('%s: 130 files in one session, all of them retrieved', (release) => {
+test.each(BLOCKS)('%s: 8.5 130 files in one session, all of them retrieved', (release) => {
   const old = withSession(release)
   for (let token = 0n; token < 130n; token++) {
     value(old.user.preserveFd(old.session, value(old.user.memfdCreate('m')), token))
@@ -225,7 +225,7 @@ test.each(BLOCKS)('%s: 130 files in one session, all of them retrieved', (releas
   for (let token = 0n; token < 130n; token++) value(user.retrieveFd(session, token))
 })
 
-test.each(KNOWS_PRESERVED)('%s: same object already preserved anywhere: -EBUSY, by inode', (release) => {
+test.each(KNOWS_PRESERVED)('%s: 8.5 same object already preserved anywhere: -EBUSY, by inode', (release) => {
   const { user, session, device } = withSession(release)
   const other = value(user.createSession(device(), 'other'))
   const fd = value(user.open('/tmp/file', { create: 0o600 }))
@@ -238,7 +238,7 @@ test.each(KNOWS_PRESERVED)('%s: same object already preserved anywhere: -EBUSY, 
   expect(errno(user.preserveFd(other, second, 1n))).toBeUndefined()
 })
 
-test.each(KNOWS_PRESERVED)('%s: retrieved and not yet finished: -EBUSY', (release) => {
+test.each(KNOWS_PRESERVED)('%s: 8.5 retrieved and not yet finished: -EBUSY', (release) => {
   const old = withSession(release)
   value(old.user.preserveFd(old.session, value(old.user.memfdCreate('m')), 1n))
   const { user, device } = kexecLive(old)
@@ -252,7 +252,7 @@ test.each(KNOWS_PRESERVED)('%s: retrieved and not yet finished: -EBUSY', (releas
 })
 
 test.each(UNTIL_70)(
-  '%s: the same file twice is not detected; one unpreserve thaws it for both',
+  '%s: 8.5 the same file twice is not detected; one unpreserve thaws it for both',
   (release) => {
     const { user, session, device } = withSession(release)
     const other = value(user.createSession(device(), 'other'))
@@ -266,7 +266,7 @@ test.each(UNTIL_70)(
   },
 )
 
-test.each(KNOWS_PRESERVED)('%s: a module that goes away has no handler; files pin it', (release) => {
+test.each(KNOWS_PRESERVED)('%s: 8.5 a module that goes away has no handler; files pin it', (release) => {
   const owner = new KernelModule()
   const machine = withSession(release, [{ ...recordingHandler([]), owner }])
   const { user, session } = machine

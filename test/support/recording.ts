@@ -86,7 +86,7 @@ export function recordingHandler(calls: string[], troubles: Troubles = {}): File
   }
 }
 
-export interface FlbTroubles {
+interface FlbTroubles {
   readonly failsToPreserve?: boolean
   readonly failsToRetrieve?: boolean
   readonly owner?: KernelModule
