@@ -30,3 +30,8 @@ export function isWithin(path: string, outer: string): boolean {
   if (outer === '' || path === outer) return true
   return path.startsWith(outer) && (path[outer.length] === '.' || path[outer.length] === '[')
 }
+
+/** A printed path and all that it lies below. */
+export function pathsAround(path: string): readonly string[] {
+  return [...path.matchAll(/$|[.[]/g)].map(({ index }) => path.slice(0, index))
+}

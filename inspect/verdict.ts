@@ -8,7 +8,7 @@ import { formatPath, type Path } from '../abi/fault.ts'
 import type { FilePosition, PhysAddr } from '../abi/memory.ts'
 import { type ComponentName, components, releaseIndex } from '../abi/registry.ts'
 import type { Handover } from './decode.ts'
-import { isWithin } from './fault-pool.ts'
+import { isWithin, pathsAround } from './fault-pool.ts'
 import type { RuleKind, Stage } from './rule.ts'
 import type { TargetKernel } from './target-kernel.ts'
 import { child, childrenOf, itemsAt, type Node } from './tree.ts'
@@ -108,16 +108,26 @@ export function overallOutcome(reached: readonly Finding[]): Outcome {
 /** The outcome of every part that the handover has. */
 export function partOutcomes(handover: Handover, reached: readonly Finding[]): readonly PartOutcome[] {
   const last = reached.at(-1)
+  const within = outcomesWithin(reached)
   return partPaths(handover).map(({ part, path, under }) => {
     if (last?.outcome === 'no-handover') return { part, outcome: last.outcome }
-    const own = reached.filter((finding) =>
-      [finding.path, ...finding.affects].some((place) => under.some((outer) => isWithin(place, outer))),
-    )
-    const outcomes = own.map(({ outcome }) => outcome)
+    const outcomes = under.flatMap((outer) => within.get(outer) ?? [])
     if (isWithin(path, 'luo') && last && (last.ends || TERMINAL.includes(last.outcome)))
       outcomes.push(last.outcome)
     return { part, outcome: worst(outcomes) }
   })
+}
+
+/** Every path that a finding is within, with the worst that is found there: parts and findings may both be many. */
+function outcomesWithin(reached: readonly Finding[]): ReadonlyMap<string, Outcome> {
+  const outcomes = new Map<string, Outcome>()
+  for (const { path, affects, outcome } of reached) {
+    for (const outer of [path, ...affects].flatMap(pathsAround)) {
+      const known = outcomes.get(outer)
+      outcomes.set(outer, known === undefined ? outcome : worst([known, outcome]))
+    }
+  }
+  return outcomes
 }
 
 interface PartPath {

@@ -222,19 +222,28 @@ export class KhoTest {
 
   #randomBytes(length: number): Uint8Array {
     const words = new Uint32Array(length / 4)
-    for (let at = 0; at < words.length; at++) words[at] = this.#next()
+    let random = this.#random
+    for (let at = 0; at < words.length; at++) {
+      random = xorshift32(random)
+      words[at] = random
+    }
+    this.#random = random
     return new Uint8Array(words.buffer)
   }
 
-  /** xorshift32: the same seed gives the same kernel. */
   #next(): number {
-    let x = this.#random
-    x ^= x << 13
-    x ^= x >>> 17
-    x ^= x << 5
-    this.#random = x >>> 0
+    this.#random = xorshift32(this.#random)
     return this.#random
   }
+}
+
+/** The same seed gives the same kernel. */
+function xorshift32(before: number): number {
+  let x = before
+  x ^= x << 13
+  x ^= x >>> 17
+  x ^= x << 5
+  return x >>> 0
 }
 
 function isInline(root: FdtNodeType): boolean {
