@@ -24,13 +24,23 @@ function mutate(file: string, from = image): Promise<Run> {
 }
 
 describe('formats', () => {
-  test.each(['bad.elf', 'bad.raw', 'bad.lime', 'bad.kdump', 'no-extension'])('%s', async (file) => {
+  /** Flat files start at 0 with a hole of a gigabyte, through which nobody has to search. */
+  const flat = ['--fdt', '0x40959000']
+  test.each([
+    ['bad.elf', []],
+    ['bad.raw', flat],
+    ['bad.lime', []],
+    ['bad.kdump', []],
+    ['no-extension', flat],
+  ])('%s', async (file, where) => {
     const { status, stdout, stderr } = await mutate(file)
     expect([status, stderr]).toEqual([0, ''])
     expect(stdout).toMatch(
       /: root-compatible-unknown, 7 bytes at 0x[0-9a-f]+; root FDT 0x40959000; breaks KHO_COMPATIBLE\n$/,
     )
-    const { findings } = JSON.parse((await ran(['validate', `${directory}/${file}`, '--json'])).stdout)
+    const { findings } = JSON.parse(
+      (await ran(['validate', `${directory}/${file}`, ...where, '--json'])).stdout,
+    )
     expect(findings.map(({ rule }: { rule: string }) => rule)).toEqual(['KHO_COMPATIBLE'])
   })
 

@@ -41,6 +41,18 @@ function writeRaw(path: string, segments: readonly Segment[], base: bigint): voi
   closeSync(fd)
 }
 
+/** Segments that lie less than 32 MiB apart. */
+function clusters(segments: readonly Segment[]): readonly (readonly Segment[])[] {
+  const found: Segment[][] = []
+  let end: bigint | undefined
+  for (const segment of segments) {
+    if (end !== undefined && segment.pa - end < 1n << 25n) found.at(-1)?.push(segment)
+    else found.push([segment])
+    end = segment.pa + BigInt(segment.bytes.length)
+  }
+  return found
+}
+
 /** LiME: for each range a header of magic, version 1, first and last address, 8 bytes reserved. */
 function writeLime(path: string, segments: readonly Segment[]): void {
   const pieces = segments.flatMap(({ pa, bytes }) => {
@@ -94,9 +106,9 @@ describe.each(realImages)('%s', (name) => {
   })
 
   test('from flat pieces, each with its address', async () => {
-    const { segments } = new RealImage(name)
-    const half = Math.floor(segments.length / 2)
-    const pieces = [segments.slice(0, half), segments.slice(half)].map((part, i) => {
+    const parts = clusters(new RealImage(name).segments)
+    expect(parts.length).toBeGreaterThan(1)
+    const pieces = parts.map((part, i) => {
       const path = `${directory}/${name}.${i}`
       const base = (part[0] as Segment).pa
       writeRaw(path, part, base)

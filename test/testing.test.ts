@@ -1,6 +1,6 @@
 /** What is offered to other people's tests: the fixtures command, the library entry, the matchers. */
-import { createHash } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { fixture, fixtureNames, fixtures } from '../testing/fixtures.ts'
@@ -26,6 +26,12 @@ interface Manifest {
   }[]
 }
 
+/** A folder of sparse files, without the gigabyte of their holes. */
+function archived(folder: string): Buffer {
+  const args = ['--create', '--sparse', '--sort=name', '--mtime=@0', `--directory=${folder}`, '.']
+  return execFileSync('tar', args, { maxBuffer: 1 << 28 })
+}
+
 /** Each set is written twice and read whole: one of them here, all in `npm run fuzz`. */
 const written = isWhole ? ['linux-6.17', 'linux-7.1', 'linux-7.2'] : ['linux-7.2']
 
@@ -37,14 +43,8 @@ describe.each(written)('fixtures for %s', (release) => {
     const manifest: Manifest = JSON.parse(readFileSync(`${first}/manifest.json`, 'utf8'))
     expect(manifest.release).toBe(release)
     expect(manifest.fixtures.length).toBeGreaterThan(3)
-    for (const { file } of manifest.fixtures) {
-      const [a, b] = [first, second].map((path) =>
-        createHash('sha256')
-          .update(readFileSync(`${path}/${file}`))
-          .digest('hex'),
-      )
-      expect([file, a]).toEqual([file, b])
-    }
+    expect(manifest.fixtures.filter(({ file }) => !existsSync(`${first}/${file}`))).toEqual([])
+    expect(Buffer.compare(archived(first), archived(second))).toBe(0)
     const largest = manifest.fixtures.find(({ name }) => name === 'one-session') ?? manifest.fixtures[0]
     const document = JSON.parse((await ran(['dump', '--json', `${first}/${largest?.file}`])).stdout)
     expect(document.faults).toEqual([])
