@@ -1,7 +1,7 @@
 /** Finding the handover: what is looked at in which order, and several handovers in one image. */
 
 import { spawnSync } from 'node:child_process'
-import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, rmSync, truncateSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { RealImage } from './support/elf-core.ts'
@@ -15,18 +15,15 @@ afterAll(() => rmSync(directory, { recursive: true }))
 
 type Patch = (pa: bigint, bytes: Buffer) => void
 
-/** Captured images side by side in one flat file: x86's RAM ends where arm64's starts. */
-function flatFile(name: string, images: readonly string[], size: number, patch: Patch = () => {}): string {
+/** The RAM of a captured image as a flat file, up to the last byte that was captured. */
+function flatFile(name: string, image: string, base = 0n, patch: Patch = () => {}): string {
   const path = `${directory}/${name}`
   const fd = openSync(path, 'w')
-  for (const image of images) {
-    for (const { pa, bytes } of new RealImage(image).segments) {
-      const copy = Buffer.from(bytes)
-      patch(pa, copy)
-      writeSync(fd, copy, 0, copy.length, Number(pa))
-    }
+  for (const { pa, bytes } of new RealImage(image).segments) {
+    const copy = Buffer.from(bytes)
+    patch(pa, copy)
+    writeSync(fd, copy, 0, copy.length, Number(pa - base))
   }
-  writeSync(fd, Buffer.alloc(1), 0, 1, size - 1)
   closeSync(fd)
   return path
 }
@@ -40,23 +37,21 @@ function countTwo(address: bigint): Patch {
 }
 
 describe('an image with an incoming and an outgoing handover', () => {
-  let both: string
+  /** x86's RAM ends where arm64's starts. */
+  let both: readonly string[]
   const incoming = '0x49c000'
   const outgoing = '0x40959000'
 
   beforeAll(() => {
     const { expected } = new RealImage('linux-7.3-arm64-4k-basic')
     const metadata = expected.subtrees.find(({ name }: { name: string }) => name === 'kexec-metadata')
-    both = flatFile(
-      'both.raw',
-      ['linux-7.3-x86_64-basic', 'linux-7.3-arm64-4k-basic'],
-      0x6000_0000,
-      countTwo(BigInt(metadata.phys)),
-    )
+    const start = 0x4000_0000n
+    const above = flatFile('above.raw', 'linux-7.3-arm64-4k-basic', start, countTwo(BigInt(metadata.phys)))
+    both = [flatFile('below.raw', 'linux-7.3-x86_64-basic'), `${above}@${start}`]
   })
 
   test('both are listed, ranked, with what tells them apart; the first is dumped', () => {
-    const { stdout, stderr, status } = kho(['dump', '--json', both])
+    const { stdout, stderr, status } = kho(['dump', '--json', ...both])
     expect(stderr).toBe(
       'kho-inspect: 2 handovers found; this is the first, take another with --fdt:\n' +
         `  ${outgoing}  kho-v4  3 sessions; kexec_count 2; live update 1; outgoing: counts one more than another one here\n` +
@@ -67,14 +62,15 @@ describe('an image with an incoming and an outgoing handover', () => {
   })
 
   test('the one asked for is taken', () => {
-    const { stdout, stderr } = kho(['dump', '--json', both, '--fdt', incoming])
+    const { stdout, stderr } = kho(['dump', '--json', ...both, '--fdt', incoming])
     expect(stderr).toBe('')
     expect(JSON.parse(stdout).kho.fdt).toBe(incoming)
   })
 })
 
 test('a flat dump of 512 MiB is scanned in less than 200 MiB of memory', () => {
-  const path = flatFile('full.raw', ['linux-7.3-x86_64-basic'], 512 << 20)
+  const path = flatFile('full.raw', 'linux-7.3-x86_64-basic')
+  truncateSync(path, 512 << 20)
   const report = 'process.on("exit",()=>process.stderr.write(String(process.resourceUsage().maxRSS)))'
   const args = [
     '--import',
