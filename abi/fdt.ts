@@ -20,8 +20,6 @@ export const FDT_TAG_ALIGN = 4
 export const MAX_FDT_DEPTH = 64
 /** A name with more bytes is a fault and cut; libfdt has no limit, KHO's own names are far shorter. */
 export const MAX_FDT_NAME_BYTES = 255
-/** First release whose fdt_check_header() asks for the alignment of the blocks (libfdt of dtc 1.7.2-62). */
-export const FDT_BLOCKS_ALIGNED_SINCE = 'linux-7.0'
 /** INT_MAX, as fdt_check_header() demands. */
 export const MAX_FDT_TOTALSIZE = 0x7fff_ffff
 

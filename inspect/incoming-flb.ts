@@ -7,6 +7,7 @@
 import { fieldOf } from '../abi/layout.ts'
 import { LIVEUPDATE_TEST_FLBS } from '../abi/liveupdate-test.ts'
 import { hex, type PhysAddr, phys } from '../abi/memory.ts'
+import { versionById } from '../abi/registry.ts'
 import type { ArrayEdge } from '../abi/schema.ts'
 import { behind, type Place, within } from './faults.ts'
 import type { Incoming } from './incoming.ts'
@@ -20,9 +21,6 @@ interface FlbValue {
   readonly count: bigint
 }
 
-/** In-kernel users may hold references of their own beside those of the files; the test's FLBs have none. */
-const KERNEL_REFERENCES_SINCE = 'linux-7.2'
-
 export function readFlbs(
   incoming: Incoming,
   set: SetPointer | undefined,
@@ -33,7 +31,8 @@ export function readFlbs(
   const { edge, target, pointer } = set
   const list = within(luo, edge.as)
   incoming.advance()
-  if (target === 0n && incoming.subject.isSince('linux-7.2')) {
+  const version = versionById(incoming.subject.speaks('luo') ?? '')
+  if (target === 0n && version?.root.kind === 'struct') {
     const message = 'there is no page of FLBs; the old kernel always leaves one'
     incoming.report('LUO_FLBS_NULL', list, {
       pa: pointer.pa,
@@ -175,11 +174,14 @@ class FlbReader {
     this.#incoming.report('LUO_FLB_DATA', this.#place, { pa: this.#at('data'), length: 8, ...told })
   }
 
-  /** One reference for each preserved file of the handlers that it is linked to. */
+  /**
+   * One reference for each preserved file of the handlers that it is linked to; users in the kernel may hold
+   * some of their own, but none those of the test.
+   */
   #checkReferences(files: number): void {
     const { count, name } = this.#value
     const isTest = LIVEUPDATE_TEST_FLBS.some((flb) => flb.name === decodeText(name))
-    const mayHaveMore = this.#incoming.subject.isSince(KERNEL_REFERENCES_SINCE) && files > 0 && !isTest
+    const mayHaveMore = this.#incoming.subject.traits.countsFlbUsers && files > 0 && !isTest
     if (isTest ? count === BigInt(files) : count > 0n && (count <= BigInt(files) || mayHaveMore)) return
     const isAbandoned = files === 0 && count > 0n
     const message = isAbandoned

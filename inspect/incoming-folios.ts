@@ -31,8 +31,6 @@ interface Tally {
 }
 
 const KNOWN_FLAGS = memfdFolioFlags.DIRTY | memfdFolioFlags.UPTODATE
-/** Up to 7.0 the error of a folio is that of the record before it, and after a good one none. */
-const ERROR_SET_SINCE = 'kho-v2'
 
 export class FolioReader {
   readonly #incoming: Incoming
@@ -214,7 +212,7 @@ export class FolioReader {
       expected: 'a folio of its own',
       found: `frame 0x${pfn.toString(16)}`,
       log: [subject.address(pfn)],
-      ...(!subject.isSince(ERROR_SET_SINCE) && { outcome: 'corrupts' }),
+      ...(!subject.traits.failsForLaterFolio && { outcome: 'corrupts' }),
     })
   }
 

@@ -24,8 +24,6 @@ import { KernelFdt } from './kernel-fdt.ts'
 
 const COMPONENT = componentByName('memblock')
 const NAME = COMPONENT.subtree as string
-/** The tail that is no whole page is preserved by nobody. */
-const TAIL_LOST_SINCE = 'linux-6.18'
 
 export function readMemblock(incoming: Incoming): void {
   const { subject } = incoming
@@ -285,7 +283,7 @@ class Revival {
     const end = start + size
     const last = subject.pfn(end - 1n)
     const isTail = last >= subject.pfn(start) + pages
-    if (!isTail || !subject.isSince(TAIL_LOST_SINCE) || this.#incoming.mayBePreserved(end - 1n)) return
+    if (!isTail || !subject.traits.preservesPages || this.#incoming.mayBePreserved(end - 1n)) return
     this.#incoming.report('RESERVE_MEM_TAIL', within(place, 'size'), {
       pa: sizePa,
       length: 8,

@@ -41,8 +41,6 @@ interface FileValue {
   readonly token: bigint
 }
 
-/** The error of one set of files is that of every open from here on; before it was dropped. */
-const ERRORS_KEPT_SINCE = 'linux-7.0'
 const SESSIONS = { at: 'luo_ser.sessions_pa', preserved: 'LUO_SESSIONS_PRESERVED', stage: 'luo' } as const
 const FILES = { at: 'luo_file_set_ser.files', preserved: 'LUO_FILES_PRESERVED', stage: 'open' } as const
 
@@ -170,7 +168,7 @@ class Deserializer {
     if (found.end === 'refused') return false
     if (found.end === 'unknown') this.#known = false
     const handled = this.#addFiles(edge, found, name)
-    if (handled === undefined) return !this.#incoming.subject.isSince(ERRORS_KEPT_SINCE)
+    if (handled === undefined) return this.#incoming.subject.traits.dropsErrors
     if (found.overrun)
       this.#incoming.report('LUO_ARRAY_COUNT', found.place, { ...found.overrun.remark, stage: 'open' })
     if (edge.kind === 'blocks' && found.end === 'complete' && BigInt(found.entries.length) !== count) {
@@ -290,7 +288,7 @@ class Deserializer {
     const found = decodeText(compatible)
     if (subject.kernel.fileHandlers.includes(found) && compatible.includes(0)) return true
     const isEmpty = compatible.every((byte) => byte === 0)
-    const wholeText = subject.isSince(ERRORS_KEPT_SINCE) ? [compatible.length, found] : [found]
+    const wholeText = subject.traits.boundsNames ? [compatible.length, found] : [found]
     this.#incoming.report('LUO_FILE_HANDLER', place, {
       pa: addressOf(this.#incoming, element, 'compatible', pa),
       length: compatible.length,
@@ -299,7 +297,7 @@ class Deserializer {
       found,
       log: wholeText,
       ...lineFor({ session }, 'ENOENT'),
-      ...(isEmpty && !subject.isSince(ERRORS_KEPT_SINCE) && { outcome: 'takes-over' }),
+      ...(isEmpty && subject.traits.dropsErrors && { outcome: 'takes-over' }),
     })
     return false
   }
@@ -311,7 +309,7 @@ class Deserializer {
     place: Place,
     keys: readonly (string | undefined)[],
   ): void {
-    if (this.#incoming.subject.isSince(ERRORS_KEPT_SINCE)) return
+    if (!this.#incoming.subject.traits.dropsErrors) return
     for (let index = first + 1; index < entries.length; index++) {
       const { pa, bytes } = entries[index] as Entry
       if (bytes.every((byte) => byte === 0)) return

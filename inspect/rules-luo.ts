@@ -3,7 +3,9 @@
  *
  * Sources: kernel/liveupdate/luo_{core,session,file,flb}.c, kho_block.c of Linux 6.19.11, 7.1.13, 7.3.4.
  */
+
 import type { FaultCode } from '../abi/fault.ts'
+import { traitSpan } from '../abi/kernel-traits.ts'
 import { releaseIndex } from '../abi/registry.ts'
 import { isWithin } from './fault-pool.ts'
 import { met } from './incoming-all.ts'
@@ -228,7 +230,7 @@ const sessionRules: readonly Rule[] = [
   silent({
     ...luo,
     id: 'LUO_SESSION_NAME_EMPTY',
-    since: 'linux-7.1',
+    ...traitSpan('checksNames'),
     severity: 'warning',
     why: 'A session without a name is taken over; no kernel that checks names creates one.',
     source: 'luo_session_insert()',
@@ -266,7 +268,7 @@ const sessionRules: readonly Rule[] = [
   silent({
     ...luo,
     id: 'LUO_FILE_LEFT_OUT',
-    until: 'linux-6.19',
+    ...traitSpan('dropsErrors'),
     why: 'The first file without a handler ends the reading of its session, and the error is dropped.',
     source: 'luo_file_deserialize()',
     outcome: 'loses',

@@ -3,6 +3,7 @@
  *
  * Sources: mm/memblock.c, kernel/liveupdate/kexec_handover.c of Linux 6.17.8 and 7.3.4.
  */
+import { traitSpan } from '../abi/kernel-traits.ts'
 import { met } from './incoming-all.ts'
 import { preserved, readAt } from './incoming-unmet.ts'
 import { type Rule, refuses, silent } from './rule.ts'
@@ -49,7 +50,7 @@ export const memblockRules: readonly Rule[] = [
   silent({
     ...region,
     id: 'RESERVE_MEM_TAIL',
-    since: 'linux-6.18',
+    ...traitSpan('preservesPages'),
     why: 'Known bug from 6.18 on: only whole pages of a region are preserved, the rest is given out.',
     source: 'reserved_mem_preserve()',
     outcome: 'corrupts',

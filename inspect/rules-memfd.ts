@@ -14,9 +14,6 @@ import { unmet } from './unmet.ts'
 
 const memfd = { component: 'memfd', since: 'linux-6.19', stage: 'retrieve' } as const
 
-/** Up to 7.0 a folio that cannot be restored ends the retrieval without an error, unless it is the first. */
-const ERROR_SET_SINCE = 'kho-v2'
-
 /** The first folio of a file that cannot be restored: there the kernel gives up. It comes to none without their array. */
 function* lostFolios(subject: Subject): Generator<Violation> {
   const told = met('MEMFD_FOLIO')(subject)
@@ -33,7 +30,7 @@ function* lostFolios(subject: Subject): Generator<Violation> {
     if (withoutArray.has(group.path)) continue
     const violation = others.find(({ path, step }) => path === group.path && step === group.step)
     if (!violation) continue
-    const isSilent = index > 0 && !subject.isSince(ERROR_SET_SINCE)
+    const isSilent = index > 0 && !subject.traits.failsForLaterFolio
     yield { ...violation, outcome: isSilent ? 'corrupts' : 'loses', log: [subject.address(pfn)] }
   }
   yield* told

@@ -257,7 +257,7 @@ export function* subtreeClaims(subject: Subject): Generator<ClaimGroup> {
     path: 'kho',
     what: 'the root FDT',
     via: [],
-    restore: subject.isSince('linux-6.19') ? 'read' : 'folio',
+    restore: subject.traits.restoresRootFdt ? 'folio' : 'read',
     pfns: Float64Array.of(subject.pfn(root)),
     pages: 1,
     pointer: () => root,

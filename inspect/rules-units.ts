@@ -2,6 +2,7 @@
  * The preserved units: where they lie, that they do not overlap, that everything which refers to memory
  * finds it preserved, and what nothing refers to.
  */
+import { traitSpan } from '../abi/kernel-traits.ts'
 import { pageShift } from '../abi/layout.ts'
 import { memoryOrders } from '../abi/machine.ts'
 import { hex, type PhysRange } from '../abi/memory.ts'
@@ -129,7 +130,7 @@ export const unitRules: readonly Rule[] = [
   silent({
     ...unit,
     id: 'KHO_UNIT_INT_SHIFT',
-    until: 'linux-7.1',
+    ...traitSpan('narrowUnits'),
     why: 'The size of a unit is computed as an int: from 2 GiB on it is another one, and other memory is reserved.',
     source: 'kho_preserved_memory_reserve()',
     check: function* (subject) {
@@ -151,8 +152,7 @@ export const unitRules: readonly Rule[] = [
     ...unit,
     id: 'KHO_UNIT_TOO_LARGE',
     severity: 'warning',
-    since: 'linux-6.16',
-    until: 'linux-7.0',
+    ...traitSpan('limitsOrder'),
     why: 'Units above MAX_PAGE_ORDER are reserved, but kho_restore_page() never gives them back.',
     source: 'kho_restore_page()',
     outcome: 'takes-over',

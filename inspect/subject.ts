@@ -3,10 +3,10 @@
  * looked at from: the decoder's faults, the preserved units, and everything that refers to memory.
  */
 import type { Fault, FaultCode } from '../abi/fault.ts'
-import { FDT_BLOCKS_ALIGNED_SINCE } from '../abi/fdt.ts'
+import { type KernelTraits, kernelTraits } from '../abi/kernel-traits.ts'
 import type { Target } from '../abi/layout.ts'
 import { type PhysAddr, type PhysicalMemory, type PhysRange, phys } from '../abi/memory.ts'
-import { type ComponentName, releaseIndex } from '../abi/registry.ts'
+import type { ComponentName } from '../abi/registry.ts'
 import { scratchRanges } from './boot-entry.ts'
 import type { ClaimGroup } from './claim.ts'
 import { ClaimList } from './claim-list.ts'
@@ -30,6 +30,8 @@ export class Subject {
   /** As the old kernel wrote it, by what speaks for it. */
   readonly written: Handover
   readonly kernel: TargetKernel
+  /** What the kernel's code does that its formats do not say. */
+  readonly traits: KernelTraits
   readonly faults: FaultPool
   /** The next kernel's command line, where it is known. */
   readonly commandLine: string | undefined
@@ -51,6 +53,7 @@ export class Subject {
     this.handover = handover
     this.written = written
     this.kernel = kernel
+    this.traits = kernelTraits(kernel.release.name)
     this.commandLine = commandLine
     this.faults = new FaultPool(handover.faults)
     const scratch = child(handover.tree, 'scratch')
@@ -61,8 +64,7 @@ export class Subject {
   /** fdt_check_header() for the root FDT; undefined where the image does not hold it. */
   get headerError(): number | undefined {
     const placed = this.handover.fdts.find(({ path }) => path === 'kho')
-    const asksAlignment = this.isSince(FDT_BLOCKS_ALIGNED_SINCE)
-    return placed && new KernelFdt(placed.fdt.bytes, placed.pa).checkHeader(asksAlignment)
+    return placed && new KernelFdt(placed.fdt.bytes, placed.pa).checkHeader(this.traits.alignsFdtBlocks)
   }
 
   /** The root FDT as the kernel sees it; undefined where the image does not hold all of its blocks. */
@@ -86,11 +88,6 @@ export class Subject {
   /** Name of the release whose readers judge. */
   get release(): string {
     return this.kernel.release.name
-  }
-
-  /** Whether the kernel is of a release or a later one. */
-  isSince(release: string): boolean {
-    return releaseIndex(this.release) >= releaseIndex(release)
   }
 
   /** Id of the version that the kernel speaks. */

@@ -5,8 +5,9 @@
 import { type Outcome, worst } from '../abi/check.ts'
 import type { Hop, Severity } from '../abi/fault.ts'
 import { formatPath, type Path } from '../abi/fault.ts'
+import { kernelTraits } from '../abi/kernel-traits.ts'
 import type { FilePosition, PhysAddr } from '../abi/memory.ts'
-import { type ComponentName, components, releaseIndex } from '../abi/registry.ts'
+import { type ComponentName, components } from '../abi/registry.ts'
 import type { Handover } from './decode.ts'
 import { isWithin, pathsAround } from './fault-pool.ts'
 import type { RuleKind, Stage } from './rule.ts'
@@ -73,12 +74,10 @@ const STAGES: readonly Stage[] = [
   'retrieve',
 ]
 
-/** First release that goes through the map before the command line is read: kho_memory_init_early(). */
-const WALKS_EARLY_SINCE = 'linux-7.3'
-
 /** The stages in the order of a release. */
 export function stagesOf(release: string): readonly Stage[] {
-  if (releaseIndex(release) >= releaseIndex(WALKS_EARLY_SINCE)) return STAGES
+  // Memory that becomes scratch memory is found before the command line is read: kho_memory_init_early().
+  if (kernelTraits(release).extendsScratch) return STAGES
   const others: Stage[] = STAGES.filter((stage) => stage !== 'walk')
   return others.toSpliced(others.indexOf('map'), 0, 'walk')
 }

@@ -139,7 +139,7 @@ export class KhoIncoming {
     const shift = pageShift(target.pageSize)
     const last = Number((ram.ranges.at(-1)?.end ?? 0n) / BigInt(target.pageSize))
     return (frame, order) => {
-      const isExact = spec.traits.wideUnits || order + shift < 31
+      const isExact = !spec.traits.narrowUnits || order + shift < 31
       const nrPages = isExact ? 2 ** Math.max(0, order) : this.#wrapped(order)
       this.#checkStructPage(frame)
       const end = Math.min(frame + nrPages, Math.max(last, frame + 1))

@@ -2,14 +2,16 @@
  * Live update as one part of a kernel: the orchestrator, memfds with their file handler, the device, and
  * the processes that use them, in the order in which a boot brings them up.
  */
+
 import { EARLY } from '../abi/early-parameters.ts'
+import { kernelTraits } from '../abi/kernel-traits.ts'
 import { memfdCreateFlags } from '../abi/shmem.ts'
 import { type Answer, failed } from './answer.ts'
 import { switchOf } from './command-line.ts'
 import type { KernelBase } from './context.ts'
 import type { Subsystem } from './core.ts'
 import { Luo } from './luo.ts'
-import { type LuoContext, luoForm, luoTraits } from './luo-context.ts'
+import { type LuoContext, luoForm } from './luo-context.ts'
 import { LiveupdateDevice } from './luo-device.ts'
 import type { FileHandler } from './luo-file.ts'
 import { memfdHandler } from './memfd-luo.ts'
@@ -37,7 +39,7 @@ export class LiveUpdate implements Subsystem {
     const liveupdate = switchOf(parameters, EARLY.liveupdate, false)
     this.luo = form && new Luo(kernel, form, { liveupdate, testFlbs: config.liveupdateTest })
     this.switches = this.luo ? [EARLY.liveupdate] : []
-    const { sealsExecFirst, writesLargeFolios } = luoTraits(release, version)
+    const { sealsExecFirst, writesLargeFolios } = kernelTraits(release, version)
     this.tmpfs = new Tmpfs({ ram, target, pages, huge, sealsExecFirst, writesLargeFolios })
   }
 

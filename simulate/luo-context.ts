@@ -4,7 +4,7 @@
  */
 import type { FormatArgument } from '../abi/console.ts'
 import { invariant } from '../abi/fault.ts'
-import { componentByName, releaseIndex, releases } from '../abi/registry.ts'
+import { componentByName, releases } from '../abi/registry.ts'
 import type { ArrayEdge, BlocksEdge, Edge, FdtNodeType, StructType } from '../abi/schema.ts'
 import type { KhoApi, Pages } from './core.ts'
 import type { Store } from './stored.ts'
@@ -61,68 +61,4 @@ function edgesOf(root: FdtNodeType | StructType, as: string): ArrayEdge | Blocks
     if (found) return found
   }
   return undefined
-}
-
-/**
- * From which release on the code does what. A stable series that began without it has it from an update on,
- * see `UPDATES`.
- */
-const SINCE = {
-  /** Session names that are empty or fill the field without a NUL are refused. */
-  checksNames: 'kho-v2',
-  /** An ioctl on a session of the wrong side of the reboot is refused. */
-  checksSides: 'kho-v2',
-  /** What is preserved, or retrieved and not yet finished, is known by its identity. */
-  knowsPreserved: 'kho-v2',
-  /** After a successful serialization every operation on sessions blocks. */
-  keepsLock: 'kho-v2',
-  /** Whatever fails while sessions are deserialized is remembered and answered to every open. */
-  remembersErrors: 'linux-7.0',
-  /** The name of a handler that nobody registered is printed as far as its field goes. */
-  boundsNames: 'linux-7.0',
-  /** File handlers and FLBs may be registered while there are sessions; modules are pinned file by file. */
-  registersAnytime: 'kho-v2',
-  /** An FLB that is looked up is held by who asked, and counted by a refcount_t. */
-  countsFlbReferences: 'kho-v2',
-  /** A file that failed to be retrieved is not tried again. */
-  keepsRetrieveError: 'linux-6.19',
-  /** kexec with preserve_context leaves LUO alone. */
-  skipsPreserveContext: 'kho-v2',
-  /** FINISH demands that its reserved word is zero. */
-  checksReserved: 'linux-7.2',
-  /** A failed retrieve() of an FLB is not tried again; its outgoing object can be held by the kernel. */
-  countsFlbUsers: 'linux-7.2',
-  /** memfd: the exec seal pulls in the others before pins are looked for, not after. */
-  sealsExecFirst: 'kho-v2',
-  /** tmpfs: a write is tried in pieces of the largest folio, where mounts without large folios took pages. */
-  writesLargeFolios: 'linux-7.3',
-  /** memfd: what cannot be inserted does not keep the folios behind it from being freed. */
-  freesRest: 'kho-v2',
-  /** memfd: a folio that is not to be had is an error behind others too; before, the answer is theirs. */
-  failsForLaterFolio: 'kho-v2',
-} as const
-
-export type LuoTrait = keyof typeof SINCE
-export type LuoTraits = Readonly<Record<LuoTrait, boolean>>
-
-/** The first update in which it was seen; the last one seen without it is 6.19.6, 7.1.3. */
-const UPDATES: Readonly<Record<string, { readonly update: number; readonly traits: readonly LuoTrait[] }>> = {
-  'linux-6.19': { update: 11, traits: ['keepsRetrieveError'] },
-  'linux-7.1': {
-    update: 13,
-    traits: ['checksNames', 'checksSides', 'keepsLock', 'skipsPreserveContext', 'countsFlbReferences'],
-  },
-}
-
-/** What a release does in one of its versions; a version that names no update is the newest one known. */
-export function luoTraits(release: string, version: string): LuoTraits {
-  const index = releaseIndex(release)
-  const [, series, update] = /^(\d+\.\d+)\.(\d+)/.exec(version) ?? []
-  const later = `linux-${series}` === release ? UPDATES[release] : undefined
-  const lacking = later && Number(update) < later.update ? later.traits : []
-  const entries = Object.entries(SINCE).map(([trait, since]) => [
-    trait,
-    index >= releaseIndex(since) && !lacking.includes(trait as LuoTrait),
-  ])
-  return Object.fromEntries(entries) as LuoTraits
 }

@@ -4,6 +4,7 @@
  *
  * Source: kernel/liveupdate/luo_file.c (Linux 6.19.11, 7.1.13, 7.3.4).
  */
+import type { KernelTraits } from '../abi/kernel-traits.ts'
 import type { PhysAddr } from '../abi/memory.ts'
 import { phys } from '../abi/memory.ts'
 import type { StructType } from '../abi/schema.ts'
@@ -11,7 +12,7 @@ import { decodeText } from '../inspect/text.ts'
 import { type Answer, Failure, failed } from './answer.ts'
 import type { File, FileTable } from './file.ts'
 import { KernelModule } from './kernel-module.ts'
-import type { LuoContext, LuoTraits } from './luo-context.ts'
+import type { LuoContext } from './luo-context.ts'
 import type { Flbs } from './luo-flb.ts'
 import type { FileRecords } from './luo-records.ts'
 import { clearStored, readStored, readText, textEquals, writeFields } from './stored.ts'
@@ -59,13 +60,13 @@ interface Registered {
 /** What the sets of files of all sessions share. */
 export class FileHandlers {
   readonly #context: LuoContext
-  readonly #traits: LuoTraits
+  readonly #traits: KernelTraits
   readonly flbs: Flbs | undefined
   readonly #registered: Registered[] = []
   /** luo_preserved_files */
   readonly preserved = new Set<object>()
 
-  constructor(context: LuoContext, traits: LuoTraits, flbs: Flbs | undefined) {
+  constructor(context: LuoContext, traits: KernelTraits, flbs: Flbs | undefined) {
     this.#context = context
     this.#traits = traits
     this.flbs = flbs
@@ -139,14 +140,14 @@ const SOURCE = 'kernel/liveupdate/luo_file.c'
 /** struct luo_file_set */
 export class FileSet {
   readonly #context: LuoContext
-  readonly #traits: LuoTraits
+  readonly #traits: KernelTraits
   readonly #handlers: FileHandlers
   readonly #records: FileRecords
   readonly #files: LuoFile[] = []
   /** Files there should be; after a partial deserialization there are fewer. */
   #count = 0
 
-  constructor(context: LuoContext, traits: LuoTraits, handlers: FileHandlers, records: FileRecords) {
+  constructor(context: LuoContext, traits: KernelTraits, handlers: FileHandlers, records: FileRecords) {
     this.#context = context
     this.#traits = traits
     this.#handlers = handlers

@@ -4,14 +4,16 @@
  *
  * Source: kernel/liveupdate/luo_flb.c (Linux 7.0, 7.1, 7.2, 7.3; 6.19 has none).
  */
+
 import type { Errno } from '../abi/errno.ts'
+import type { KernelTraits } from '../abi/kernel-traits.ts'
 import { layoutOf } from '../abi/layout.ts'
 import { arrayCapacity } from '../abi/limits.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import type { ArrayEdge, StructType } from '../abi/schema.ts'
 import { type Answer, Failure, failed } from './answer.ts'
 import { Counter, KernelModule, Refcount, type References } from './kernel-module.ts'
-import type { LuoContext, LuoTraits } from './luo-context.ts'
+import type { LuoContext } from './luo-context.ts'
 import { readStored, textEquals, writeFields } from './stored.ts'
 
 /** struct liveupdate_flb_op_args */
@@ -55,7 +57,7 @@ const ENODATA: Errno = 'ENODATA'
 
 export class Flbs {
   readonly #context: LuoContext
-  readonly #traits: LuoTraits
+  readonly #traits: KernelTraits
   readonly #edge: ArrayEdge
   readonly #header: StructType
   readonly #states = new Map<Flb, FlbState>()
@@ -66,7 +68,7 @@ export class Flbs {
   #incoming: PhysAddr | undefined
   #outgoing: PhysAddr | undefined
 
-  constructor(context: LuoContext, traits: LuoTraits, edge: ArrayEdge) {
+  constructor(context: LuoContext, traits: KernelTraits, edge: ArrayEdge) {
     this.#context = context
     this.#traits = traits
     this.#edge = edge

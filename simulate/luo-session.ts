@@ -3,14 +3,16 @@
  *
  * Source: kernel/liveupdate/luo_session.c (Linux 6.19.11, 7.1.13, 7.3.4).
  */
+
 import { invariant } from '../abi/fault.ts'
+import type { KernelTraits } from '../abi/kernel-traits.ts'
 import { LIVEUPDATE_SESSION_NAME_LENGTH } from '../abi/luo.ts'
 import type { PhysAddr } from '../abi/memory.ts'
 import type { StructType } from '../abi/schema.ts'
 import { beforeNul, decodeText } from '../inspect/text.ts'
 import { type Answer, Failure, failed } from './answer.ts'
 import { Blocked } from './blocked.ts'
-import type { LuoContext, LuoForm, LuoTraits } from './luo-context.ts'
+import type { LuoContext, LuoForm } from './luo-context.ts'
 import { type FileHandlers, FileSet } from './luo-file.ts'
 import { fileRecords, type IncomingSessions, type OutgoingSessions } from './luo-records.ts'
 import { fieldAddress, readStored, readText, writeFields } from './stored.ts'
@@ -49,7 +51,7 @@ function keyOf(name: Uint8Array): string {
 /** struct luo_session_global */
 export class Sessions {
   readonly #context: LuoContext
-  readonly #traits: LuoTraits
+  readonly #traits: KernelTraits
   readonly #form: LuoForm
   readonly #handlers: FileHandlers
   readonly #set: StructType
@@ -62,7 +64,7 @@ export class Sessions {
   /** luo_session_serialize_rwsem is held for writing. */
   #locked = false
 
-  constructor(context: LuoContext, traits: LuoTraits, form: LuoForm, handlers: FileHandlers) {
+  constructor(context: LuoContext, traits: KernelTraits, form: LuoForm, handlers: FileHandlers) {
     this.#context = context
     this.#traits = traits
     this.#form = form
@@ -192,7 +194,7 @@ export class Sessions {
     }
     const set = fieldAddress(this.#context, element, 'file_set_ser', record)
     const answer = session.files.deserialize(this.#set, set)
-    if (!failed(answer) || !this.#traits.remembersErrors) return
+    if (!failed(answer) || this.#traits.dropsErrors) return
     this.#context.say('LUO_SESSION_FILES', session.label, answer.number)
     return this.#remember(answer)
   }
@@ -203,7 +205,7 @@ export class Sessions {
     const label = decodeText(this.#traits.boundsNames ? name : readText(this.#context, at))
     const room = this.#traits.boundsNames ? [name.length] : []
     this.#context.say('LUO_SESSION_ALLOCATION', ...room, label, failure.number)
-    return this.#traits.remembersErrors ? this.#remember(failure) : failure
+    return this.#traits.dropsErrors ? failure : this.#remember(failure)
   }
 
   /** What every later open answers, too. */

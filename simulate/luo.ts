@@ -4,7 +4,9 @@
  *
  * Source: kernel/liveupdate/luo_core.c (Linux 6.19.11, 7.1.13, 7.3.4).
  */
+
 import { invariant } from '../abi/fault.ts'
+import { type KernelTraits, kernelTraits } from '../abi/kernel-traits.ts'
 import { layoutOf } from '../abi/layout.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import { componentByName } from '../abi/registry.ts'
@@ -16,7 +18,7 @@ import { type Answer, Failure, failed } from './answer.ts'
 import type { Subtree } from './core.ts'
 import { checkCompatible, type FdtNode, fdtAt, getProperty, missingProperty, subnode } from './libfdt.ts'
 import { registerTestFlbs, unregisterTestFlbs } from './liveupdate-test.ts'
-import { type LuoContext, type LuoForm, type LuoTraits, luoTraits } from './luo-context.ts'
+import type { LuoContext, LuoForm } from './luo-context.ts'
 import { type FileHandler, FileHandlers } from './luo-file.ts'
 import { type Flb, Flbs } from './luo-flb.ts'
 import { SessionArray, SessionBlocks } from './luo-records.ts'
@@ -36,7 +38,7 @@ export class Luo {
   readonly #context: LuoContext
   readonly #form: LuoForm
   readonly #options: LuoOptions
-  readonly traits: LuoTraits
+  readonly traits: KernelTraits
   readonly sessions: Sessions
   readonly flbs: Flbs | undefined
   readonly #handlers: FileHandlers
@@ -49,7 +51,7 @@ export class Luo {
     this.#form = form
     this.#options = options
     this.#enabled = options.liveupdate
-    this.traits = luoTraits(context.release, context.version)
+    this.traits = kernelTraits(context.release, context.version)
     this.flbs = form.flbs && new Flbs(context, this.traits, form.flbs)
     this.#handlers = new FileHandlers(context, this.traits, this.flbs)
     this.sessions = new Sessions(context, this.traits, form, this.#handlers)

@@ -4,7 +4,9 @@
  *
  * Source: mm/memfd_luo.c (Linux 6.19.11; 7.1.13 and 7.3.4, which are the same).
  */
+
 import { invariant } from '../abi/fault.ts'
+import type { KernelTraits } from '../abi/kernel-traits.ts'
 import { fieldOf, layoutOf } from '../abi/layout.ts'
 import { MAX_FILE_SIZE, MAX_MEMFD_PAGES } from '../abi/machine.ts'
 import { memfdFolio, memfdFolioFlags, memfdSeals } from '../abi/memfd.ts'
@@ -17,7 +19,7 @@ import { type Answer, Failure, failed } from './answer.ts'
 import type { KhoVmallocValue, VmallocArea } from './core.ts'
 import { KernelOops } from './crash.ts'
 import type { File } from './file.ts'
-import type { LuoContext, LuoTraits } from './luo-context.ts'
+import type { LuoContext } from './luo-context.ts'
 import type { FileArguments, FileHandler } from './luo-file.ts'
 import type { ShmemInode } from './shmem.ts'
 import { fieldAddress, readStored, writeFields } from './stored.ts'
@@ -38,7 +40,7 @@ interface MemfdSer {
 /** The handler as a release registers it; undefined where it has none. `create` is memfd_alloc_file(). */
 export function memfdHandler(
   context: LuoContext,
-  traits: LuoTraits,
+  traits: KernelTraits,
   create: (flags: { readonly sealing: boolean }) => File,
 ): FileHandler | undefined {
   const id = releases.find(({ name }) => name === context.release)?.versions.memfd
@@ -68,14 +70,14 @@ function inodeOf({ file }: FileArguments): ShmemInode {
 
 class MemfdLuo {
   readonly #context: LuoContext
-  readonly #traits: LuoTraits
+  readonly #traits: KernelTraits
   readonly #struct: StructType
   readonly #create: (flags: { readonly sealing: boolean }) => File
   readonly #records: FolioRecords
 
   constructor(
     context: LuoContext,
-    traits: LuoTraits,
+    traits: KernelTraits,
     struct: StructType,
     create: (flags: { readonly sealing: boolean }) => File,
   ) {
