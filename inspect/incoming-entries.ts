@@ -13,7 +13,7 @@ import { hex, type PhysAddr, phys } from '../abi/memory.ts'
 import type { ArrayEdge, BlocksEdge, Infer } from '../abi/schema.ts'
 import { behind, type Place } from './faults.ts'
 import type { Incoming, Pointer, Remark } from './incoming.ts'
-import { readLeading } from './read.ts'
+import { firstNonZero, readLeading } from './read.ts'
 import type { Stage } from './rule.ts'
 
 /** A pointer to a set of entries. */
@@ -264,7 +264,7 @@ function reportBeyond(
   place: Place,
 ): void {
   const rest = bytes.subarray(count * size)
-  const first = rest.findIndex((byte) => byte !== 0)
+  const first = firstNonZero(rest)
   if (first < 0) return
   incoming.report('LUO_ENTRY_BEYOND_COUNT', place, {
     pa: phys(pa + BigInt(count * size + first)),

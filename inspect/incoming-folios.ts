@@ -11,6 +11,7 @@ import { columnOf } from './columns.ts'
 import { type Place, within } from './faults.ts'
 import type { Incoming, Remark } from './incoming.ts'
 import type { IncomingArea } from './incoming-vmalloc.ts'
+import { firstNonZero } from './read.ts'
 
 /** The file that the folios make up. */
 interface MemfdOf {
@@ -141,7 +142,7 @@ export class FolioReader {
   /** Records that the count leaves out. */
   #reportBeyond(bytes: Uint8Array, first: number, count: number): void {
     const rest = bytes.subarray(count * this.elementSize)
-    const at = rest.findIndex((byte) => byte !== 0)
+    const at = firstNonZero(rest)
     if (at < 0) return
     const record = first + count + Math.floor(at / this.elementSize)
     const message = 'the array has records behind those that are counted'

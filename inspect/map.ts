@@ -282,31 +282,20 @@ function countBits(bytes: Uint8Array, firstBit: number, bits: number): number {
 
 /** Runs of set bits as [first, length], counted from `firstBit`. */
 function* bitRuns(bytes: Uint8Array, firstBit: number, bits: number): Generator<[number, number]> {
-  const words = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  const wordAt = (bit: number): number =>
-    (bit >>> 3) + 4 <= bytes.length ? words.getUint32(bit >>> 3, true) : (bytes[bit >>> 3] as number)
   const end = firstBit + bits
-  let start = -1
-  let bit = firstBit
-  while (bit < end) {
-    if ((bit & 31) === 0 && bit + 32 <= end) {
-      const word = wordAt(bit)
-      if (word === 0 || word === 0xffff_ffff) {
-        if (word === 0 && start >= 0) {
-          yield [start - firstBit, bit - start]
-          start = -1
-        } else if (word !== 0 && start < 0) start = bit
-        bit += 32
-        continue
-      }
-    }
-    const set = ((bytes[bit >>> 3] as number) >>> (bit & 7)) & 1
-    if (set && start < 0) start = bit
-    if (!set && start >= 0) {
-      yield [start - firstBit, bit - start]
-      start = -1
-    }
-    bit += 1
+  for (let bit = nextBit(bytes, firstBit, end, 1); bit < end; ) {
+    const after = nextBit(bytes, bit, end, 0)
+    yield [bit - firstBit, after - bit]
+    bit = nextBit(bytes, after, end, 1)
   }
-  if (start >= 0) yield [start - firstBit, end - start]
+}
+
+/** The first bit of that value between `from` and `end`; `end` where there is none. */
+function nextBit(bytes: Uint8Array, from: number, end: number, value: 0 | 1): number {
+  const others = value === 1 ? 0 : 0xff
+  for (let bit = from; bit < end; bit = (bit | 7) + 1) {
+    const found = ((bytes[bit >>> 3] as number) ^ others) >>> (bit & 7)
+    if (found !== 0) return Math.min(end, bit + 31 - Math.clz32(found & -found))
+  }
+  return end
 }

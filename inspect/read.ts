@@ -70,3 +70,9 @@ export function readStruct<S extends StructType>(
   if ('unreadable' in read) return read
   return { value: decodeStruct(struct, read.bytes, target), bytes: read.bytes }
 }
+
+/** Where the first byte stands that is not zero; -1 where there is none. */
+export function firstNonZero(bytes: Uint8Array): number {
+  for (let at = 0; at < bytes.length; at++) if (bytes[at] !== 0) return at
+  return -1
+}
