@@ -3,11 +3,9 @@ import { defineConfig } from 'vitest/config'
 /** These look at the memory of their process, or of a child, which starts with its parent's peak: each has one of its own. */
 const MEASURING = [
   'test/find.test.ts',
-  'test/fuzz.test.ts',
   'test/hostile-cost.test.ts',
   'test/image-bad.test.ts',
   'test/image-roundtrip.test.ts',
-  'test/validate-hostile.test.ts',
 ]
 
 const testTimeout = 60_000

@@ -31,14 +31,19 @@ const named = machines.map(({ release: { name, versions }, pageSize }) => ({
   pageSize,
 }))
 
+/** What the scenarios of the set say, key by key, which depends on no machine. */
+const concepts = fixtureNames().map((name) => ({
+  name,
+  plain: factsOf(fixtureScenario(name), { pageSize: 4096, lists: 'array', limit: 0 }).plain,
+}))
+
 /** What a release cannot hand over: the concepts that have to be missing from its set. */
 function missingFrom(
   { kho = '', luo, memfd, ...versions }: ReleaseVersions,
   pageSize: PageSize,
 ): readonly string[] {
   const hasBlocks = luo === 'luo-v5'
-  return fixtureNames().filter((name) => {
-    const { plain } = factsOf(fixtureScenario(name), { pageSize, lists: 'array', limit: 0 })
+  const isMissing = ({ name, plain }: (typeof concepts)[number]): boolean => {
     if (plain.sessions && !luo) return true
     if ((plain.flbs || plain.liveupdate_test) && (luo === undefined || luo === 'luo-v1')) return true
     if (plain.kexec_metadata && !versions['kexec-metadata']) return true
@@ -47,7 +52,8 @@ function missingFrom(
     if (name === 'sealed-memfd' && memfd !== 'memfd-v2') return true
     if (name === 'unknown-subtree-bytes' && !/^kho-v[34]/.test(kho)) return true
     return plain.page_size !== undefined && pageSize !== 4096
-  })
+  }
+  return concepts.filter(isMissing).map(({ name }) => name)
 }
 
 function text(node: Node | undefined, key: string): string {
@@ -59,20 +65,29 @@ function number(node: Node | undefined, key: string): bigint {
   return BigInt(numberAt(node, key) ?? -1)
 }
 
-function checkFile(handover: Handover, file: Node, facts: FileFacts): void {
+/** What is expected of a file and what was found, side by side: thousands of files make one comparison. */
+type Compared = readonly [expected: unknown, found: unknown]
+
+function comparedFile(handover: Handover, file: Node, facts: FileFacts): Compared {
   const { pageSize } = handover.target
-  expect(number(file, 'token')).toBe(facts.token)
-  if (!facts.memfd) {
-    expect([text(file, 'compatible'), number(file, 'data')]).toEqual([facts.compatible, facts.data])
-    return
-  }
+  const compatible = text(file, 'compatible')
+  const found = { token: number(file, 'token') }
+  if (!facts.memfd) return [facts, { ...found, compatible, data: number(file, 'data') }]
   const memfd = child(file, 'memfd')
-  const { size, pos, seals, records, head } = facts.memfd
-  expect(number(memfd, 'pos')).toBe(pos)
-  expect(number(memfd, 'size')).toBe(BigInt(size))
-  expect(number(memfd, 'nr_folios')).toBe(BigInt(records))
-  if (text(file, 'compatible') === 'memfd-v2') expect(number(memfd, 'seals')).toBe(BigInt(seals))
-  expect(Buffer.compare(memfdBytes(handover.memory, file, pageSize, LIMIT), head)).toBe(0)
+  const { pos, seals, records, head } = facts.memfd
+  const size = BigInt(facts.memfd.size)
+  const hasSeals = compatible === 'memfd-v2'
+  return [
+    { token: facts.token, pos, size, records: BigInt(records), seals: hasSeals && BigInt(seals), differs: 0 },
+    {
+      ...found,
+      pos: number(memfd, 'pos'),
+      size: number(memfd, 'size'),
+      records: number(memfd, 'nr_folios'),
+      seals: hasSeals && number(memfd, 'seals'),
+      differs: Buffer.compare(memfdBytes(handover.memory, file, pageSize, LIMIT), head),
+    },
+  ]
 }
 
 function checkLuo(handover: Handover, facts: ScenarioFacts): void {
@@ -81,11 +96,12 @@ function checkLuo(handover: Handover, facts: ScenarioFacts): void {
   expect(sessions.map((session) => text(session, 'name'))).toEqual(
     facts.sessions.map(({ name }) => (typeof name === 'string' ? name : decodeText(name))),
   )
-  for (const [index, { files }] of facts.sessions.entries()) {
-    const found = itemsAt(sessions[index], 'files')
-    expect(found).toHaveLength(files.length)
-    for (const [at, file] of files.entries()) checkFile(handover, found[at] as Node, file)
-  }
+  const files = sessions.map((session) => itemsAt(session, 'files'))
+  expect(files.map(({ length }) => length)).toEqual(facts.sessions.map((session) => session.files.length))
+  const compared = facts.sessions.flatMap((session, index) =>
+    session.files.map((file, at) => comparedFile(handover, files[index]?.[at] as Node, file)),
+  )
+  expect(compared.map(([, found]) => found)).toEqual(compared.map(([expected]) => expected))
   const flbs = itemsAt(luo, 'flbs').map((flb) => ({
     name: text(flb, 'name'),
     data: number(flb, 'data'),
@@ -115,12 +131,14 @@ function checkMap({ tree }: Handover, { document }: Fixture): void {
   const preserved = child(tree, 'preserved')
   if (preserved?.kind !== 'preserved') throw new Error('no map')
   const extents = [...preserved.map.extents()]
-  for (const { addr, size } of document.scratch?.areas ?? []) {
-    expect(extents.filter(({ start, end }) => start < addr + size && addr < end)).toEqual([])
-  }
-  for (const { start, size } of document.preserved?.ranges ?? []) {
-    expect(extents.some((extent) => extent.start <= start && start + size <= extent.end)).toBe(true)
-  }
+  const inScratch = (document.scratch?.areas ?? []).flatMap(({ addr, size }) =>
+    extents.filter(({ start, end }) => start < addr + size && addr < end),
+  )
+  expect(inScratch).toEqual([])
+  const lost = (document.preserved?.ranges ?? []).filter(
+    ({ start, size }) => !extents.some((extent) => extent.start <= start && start + size <= extent.end),
+  )
+  expect(lost).toEqual([])
 }
 
 function checkSubtrees({ tree }: Handover, { subtrees, plain }: ScenarioFacts): void {
