@@ -336,8 +336,10 @@ class DocumentReader {
         }
         return
       }
+      const entries = this.#source.bytes(at, 8 * 2 ** Number(table))
+      const view = new DataView(entries.buffer, entries.byteOffset)
       for (let index = 0; index < 2 ** Number(table); index++) {
-        const child = this.#u64(at + BigInt(index * 8))
+        const child = view.getBigUint64(index * 8, true)
         if (child !== 0n) visit(child, [...path, index])
       }
     }
