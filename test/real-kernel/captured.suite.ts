@@ -15,14 +15,17 @@ import { builtKernels, keepTable, type Row, titled } from './lab.ts'
 import { takeOver } from './simulated-guest.ts'
 import { capture, parametersOf, type Workload, wantedOf, workloads } from './workloads.ts'
 
-const rows: Row[] = []
 const kernels = builtKernels()
 const why = kernels.length === 0 ? 'no kernel is built (test/real-kernel/kernels.sh)' : undefined
 
 describe.skipIf(why)(titled('captured handovers', why), () => {
-  describe.each(kernels)('$version $arch', ({ version, arch, release }) => {
+  describe.each(kernels)('$version $arch $pageSize', (kernel) => {
+    const { version, arch, pageSize, release } = kernel
+    const rows: Row[] = []
+    let full: string | undefined
+
     test.each(Object.entries<Workload>(workloads))('%s', async (name, workload) => {
-      const { boot, before, after, image } = await capture(workload, version, arch)
+      const { boot, before, after, image } = await capture(workload, kernel)
       expect(before.failed).toBeUndefined()
       const wanted = { ...wantedOf(workload), sessions: before.preserved.filter(({ errno }) => errno === 0) }
       const kept = { ...wanted, sessions: wanted.sessions.map(withFilesThatAreKept) }
@@ -53,6 +56,7 @@ describe.skipIf(why)(titled('captured handovers', why), () => {
         imageHandover({
           memory: image,
           arch,
+          pageSize,
           fdt: phys(boot.fdt_addr),
           spec: simulatedRelease(release) as NonNullable<ReturnType<typeof simulatedRelease>>,
           boot: { ...boot },
@@ -67,9 +71,9 @@ describe.skipIf(why)(titled('captured handovers', why), () => {
         regions: after.regions,
         flbs: after.flbs,
       })
+      full ??= after.kernel
       rows.push({
         handover: name,
-        kernel: `${after.kernel} ${arch}`,
         'root FDT': hex(boot.fdt_addr),
         sessions: held.sessions.length,
         files: held.sessions.flatMap(({ files }) => files).length,
@@ -83,15 +87,16 @@ describe.skipIf(why)(titled('captured handovers', why), () => {
       })
       image.close()
     })
-  })
 
-  afterAll(() =>
-    keepTable('real', {
-      title: 'Captured handovers',
-      kernel: [...new Set(rows.map((row) => row.kernel))].join(', '),
-      rows,
-    }),
-  )
+    afterAll(() => {
+      const pages = `${pageSize / 1024}K`
+      keepTable(`captured-${version}-${arch}-${pages.toLowerCase()}`, {
+        title: `Captured handovers, Linux ${version} ${arch}, pages of ${pages}`,
+        kernel: `${full} ${arch}`,
+        rows,
+      })
+    })
+  })
 })
 
 function withFilesThatAreKept<S extends { readonly files: readonly { readonly errno: number }[] }>(

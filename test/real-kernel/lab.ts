@@ -13,6 +13,8 @@ import type { RunReport } from '../../qemu/report.ts'
 
 const CACHE = `${process.env.XDG_CACHE_HOME ?? `${homedir()}/.cache`}/kho-inspect/kernels`
 const RUN_SECONDS = 60
+/** lib/test_kho.c fills twice the largest unit with noise: 8 MiB with pages of 4K, but 1 GiB with 64K. */
+export const LITTLE_NOISE = `test_kho.max_mem=${8 << 20}`
 
 /** The kernel's file: of the cache, or for arm64 the developer's own. */
 export function kernelFile(release: string, arch: Architecture, pageSize: PageSize = 4096): string {
@@ -30,18 +32,21 @@ export interface BuiltKernel {
   /** As kernels.sh takes it: `7.3`, `7.1.13`. */
   readonly version: string
   readonly arch: Architecture
+  readonly pageSize: PageSize
   /** As the registry calls it: `linux-7.1`. */
   readonly release: string
 }
 
-/** The 4K kernels of the cache that can be run. */
+/** The kernels of the cache that can be run. */
 export function builtKernels(): readonly BuiltKernel[] {
   const directory = `${CACHE}/build`
   const names = existsSync(directory) ? readdirSync(directory) : []
   return names.flatMap((name) => {
-    const [, version, short, arch] = /^((\d+\.\d+)[.\d]*)-(arm64|x86_64)-4k$/.exec(name) ?? []
-    if (!version || missing(version, arch as Architecture)) return []
-    return [{ version, arch: arch as Architecture, release: `linux-${short}` }]
+    const [, version, short, arch, pages] = /^((\d+\.\d+)[.\d]*)-(arm64|x86_64)-(\d+)k$/.exec(name) ?? []
+    const known = machines[arch as Architecture]?.pageSizes ?? []
+    const pageSize = known.find((size) => size === Number(pages) * 1024)
+    if (!version || !pageSize || missing(version, arch as Architecture, pageSize)) return []
+    return [{ version, arch: arch as Architecture, pageSize, release: `linux-${short}` }]
   })
 }
 
@@ -81,6 +86,7 @@ export interface Booted {
 export async function boot(run: Booted): Promise<RunReport> {
   const report = await bootOnImage({
     ...run,
+    commandLine: `${LITTLE_NOISE} ${run.commandLine ?? ''}`,
     kernel: kernelFile('7.3', 'arm64', run.pageSize),
     initrd: guestFile('arm64'),
     timeout: run.timeout ?? RUN_SECONDS,

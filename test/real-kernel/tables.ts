@@ -2,12 +2,11 @@
  * Around all suites: collects the tables that they keep, prints them, and with REAL_KERNEL_DATE writes them
  * into docs/real-kernels.md; those of suites that did not run stay.
  */
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { ROOT } from '../support/images.ts'
 import type { Table } from './lab.ts'
 
-const TABLES = ['generated-4k', 'generated-16k', 'generated-64k', 'wrong', 'recorded', 'real'] as const
 const PAGE = `${ROOT}docs/real-kernels.md`
 
 let results = ''
@@ -20,17 +19,22 @@ export function setup(): void {
 export function teardown(): void {
   const date = process.env.REAL_KERNEL_DATE
   let page = readFileSync(PAGE, 'utf8')
-  for (const name of TABLES) {
-    const path = `${results}/${name}.json`
-    if (!existsSync(path)) continue
-    const table: Table = JSON.parse(readFileSync(path, 'utf8'))
+  for (const file of readdirSync(results).sort()) {
+    const table: Table = JSON.parse(readFileSync(`${results}/${file}`, 'utf8'))
     if (table.rows.length === 0) continue
     process.stdout.write(`\n${tableText(table, '')}`)
-    const mark = new RegExp(`(<!-- ${name} -->\\n)[\\s\\S]*?(<!-- end of ${name} -->)`)
-    page = page.replace(mark, (_, begin, end) => `${begin}${tableText(table, `, ${date}`)}${end}`)
+    page = withTable(page, file.slice(0, -'.json'.length), tableText(table, `, ${date}`))
   }
   rmSync(results, { recursive: true })
   if (date) writeFileSync(PAGE, page)
+}
+
+/** The page with a table in the place of the one of its name; a new one goes to the end. */
+function withTable(page: string, name: string, text: string): string {
+  const [begin, end] = [`<!-- ${name} -->\n`, `<!-- end of ${name} -->`]
+  const [from, to] = [page.indexOf(begin), page.indexOf(end)]
+  if (from < 0 || to < 0) return `${page}\n${begin}${text}${end}\n`
+  return `${page.slice(0, from + begin.length)}${text}${page.slice(to)}`
 }
 
 function tableText({ title, kernel, rows }: Table, date: string): string {

@@ -10,13 +10,13 @@ import {
   writeSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import type { Architecture } from '../../abi/machine.ts'
+import type { PageSize } from '../../abi/layout.ts'
 import type { ImageFile } from '../../encode/image-pieces.ts'
 import { type Image, openImage } from '../../inspect/image.ts'
 import { type Captured, captureHandover } from '../../qemu/capture.ts'
 import { withFiles } from '../../qemu/cpio.ts'
 import { type Expectation, retrievalList } from '../../qemu/expectation.ts'
-import { guestFile, kernelFile } from './lab.ts'
+import { type BuiltKernel, guestFile, kernelFile, LITTLE_NOISE } from './lab.ts'
 
 /** A file that a guest makes: size, position, seals, huge pages, and the pattern of its contents. */
 interface GuestFile {
@@ -42,6 +42,8 @@ export interface Workload {
 
 const MIB = 1 << 20
 const SECONDS = 120
+/** What scratch areas take more where they are rounded up: to 32 MiB with pages of 16K, to 512 MiB with 64K. */
+const MORE_SCRATCH_MIB: Readonly<Record<PageSize, number>> = { 4096: 0, 16384: 32, 65536: 2048 }
 const text = (name: string): string => Buffer.from(name).toString('hex')
 const numbered = <T>(count: number, make: (index: number) => T): T[] =>
   Array.from({ length: count }, (_, i) => make(i))
@@ -183,19 +185,18 @@ export interface CapturedImage extends Captured {
 /** Lets a guest make a workload and takes the image of what its kernel hands over; `close` ends the image. */
 export async function capture(
   workload: Workload,
-  version: string,
-  arch: Architecture,
+  { version, arch, pageSize }: Omit<BuiltKernel, 'release'>,
 ): Promise<CapturedImage> {
   const directory = mkdtempSync(`${tmpdir()}/kho-inspect-`)
   try {
-    const kernel = kernelFile(version, arch)
+    const kernel = kernelFile(version, arch, pageSize)
     const [initrd, path] = [`${directory}/initrd`, `${directory}/image`]
     writeFileSync(initrd, initramfs(workload, kernel, readFileSync(guestFile(arch))))
     const captured = await captureHandover({
       kernel,
       initrd,
-      memoryMiB: workload.memoryMiB,
-      commandLine: `kho_scratch=16M,64M,16M ${parametersOf(workload)}`,
+      memoryMiB: workload.memoryMiB + MORE_SCRATCH_MIB[pageSize],
+      commandLine: `${LITTLE_NOISE} kho_scratch=16M,64M,16M ${parametersOf(workload)}`,
       timeout: SECONDS,
       save: (image) => save(path, image),
     })
