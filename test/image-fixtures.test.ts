@@ -145,7 +145,6 @@ describe('captured images of real kernels', () => {
       expect(image.files).toEqual([realPath(name)])
       const present = statesOf(image).filter(({ state }) => state === 'present')
       expect(present.map(({ start, end }) => ({ start, end }))).toEqual(image.ranges)
-      image.close()
     }
   })
 })

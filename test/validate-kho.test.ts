@@ -5,7 +5,7 @@
 import { describe, expect, test } from 'vitest'
 import { phys } from '../abi/memory.ts'
 import { releases } from '../abi/registry.ts'
-import { type DecodeOptions, decodeHandover, type Handover } from '../inspect/decode.ts'
+import { type DecodeOptions, decodeHandover } from '../inspect/decode.ts'
 import { isWithin } from '../inspect/fault-pool.ts'
 import { kernelOfRelease, parseTargetKernel } from '../inspect/target-kernel.ts'
 import { ownKernel, validate, validateForAll } from '../inspect/validate.ts'
@@ -26,7 +26,6 @@ describe('what the decoder finds', () => {
       recipe.bases.map((base) => ({ cause, base, title: recipe.title, recipe })),
     ),
   )
-  const bases = new Map<string, Handover>()
 
   function decodeOptions(base: string, { scratch }: Recipe): DecodeOptions {
     if (!scratch) return {}
@@ -42,8 +41,7 @@ describe('what the decoder finds', () => {
   }
 
   test.each(recipes)('$cause: $title, in $base', async ({ base, recipe }) => {
-    const right = bases.get(base) ?? (await decodeReal(base))
-    bases.set(base, right)
+    const right = await decodeReal(base)
     const memory = new PatchedMemory(right.memory)
     applyChanges(memory, right, recipe.patch)
     const decode = decodeOptions(base, recipe)

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { parseAddress } from '../../abi/memory.ts'
-import { type DecodeOptions, decodeHandover, type Handover } from '../../inspect/decode.ts'
+import { decodeHandover, type Handover } from '../../inspect/decode.ts'
 import { type Image, openImage } from '../../inspect/image.ts'
 
 export const ROOT = fileURLToPath(new URL('../../', import.meta.url))
@@ -23,16 +23,30 @@ export function expectedOf(name: string): { readonly kho: { readonly fdt: string
   return JSON.parse(readFileSync(`${REAL}${name}.expected.json`, 'utf8'))
 }
 
-export async function openReal(name: string): Promise<Image> {
-  const opened = await openImage([{ path: realPath(name) }])
-  if (!opened.ok) throw new Error(opened.problem)
-  return opened.image
+const opened = new Map<string, Promise<Image>>()
+const decoded = new Map<string, Promise<Handover>>()
+
+/** A captured image, which stays open for all that look at it. */
+export function openReal(name: string): Promise<Image> {
+  return once(opened, name, async () => {
+    const result = await openImage([{ path: realPath(name) }])
+    if (!result.ok) throw new Error(result.problem)
+    return result.image
+  })
 }
 
-export async function decodeReal(name: string, options: DecodeOptions = {}): Promise<Handover> {
-  const fdt = parseAddress(expectedOf(name).kho.fdt)
-  if (fdt === undefined) throw new Error(`${name}: no address of the root FDT`)
-  return decodeHandover(await openReal(name), fdt, options)
+export function decodeReal(name: string): Promise<Handover> {
+  return once(decoded, name, async () => {
+    const fdt = parseAddress(expectedOf(name).kho.fdt)
+    if (fdt === undefined) throw new Error(`${name}: no address of the root FDT`)
+    return decodeHandover(await openReal(name), fdt)
+  })
+}
+
+function once<T>(made: Map<string, Promise<T>>, name: string, make: () => Promise<T>): Promise<T> {
+  const one = made.get(name) ?? make()
+  made.set(name, one)
+  return one
 }
 
 export interface Run {
