@@ -4,17 +4,22 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { phys } from '../abi/memory.ts'
+import { type PhysicalMemory, phys } from '../abi/memory.ts'
+import { readExpectation } from '../bin/expectation-file.ts'
 import { buildFdt } from '../encode/fdt.ts'
+import { encodeScenario } from '../encode/scenario.ts'
+import { decodeHandover, type Handover } from '../inspect/decode.ts'
 import { readFdt } from '../inspect/fdt.ts'
+import { child, itemsAt } from '../inspect/tree.ts'
 import { cpioArchive, withFiles } from '../qemu/cpio.ts'
 import { chooseIn } from '../qemu/device-tree.ts'
-import { expectationOf, retrievalList } from '../qemu/expectation.ts'
+import { type ExpectedFile, expectationOf, retrievalList } from '../qemu/expectation.ts'
 import { architectureOf, readArm64Kernel, symbolAddress } from '../qemu/kernel-file.ts'
 import { placeParts, scratchAreas } from '../qemu/placement.ts'
 import { wordSum } from '../qemu/word-sum.ts'
 import { ran } from './support/command-line.ts'
 import { decodeReal, openReal } from './support/images.ts'
+import { PatchedMemory } from './support/patched.ts'
 
 let directory: string
 beforeAll(() => {
@@ -198,6 +203,42 @@ test('what a real image is expected to give back', async () => {
   })
   expect(expected.regions).toEqual(['trace', 'oops'])
   expect(expected.flbs).toHaveLength(3)
+})
+
+test("the file of --expect takes a report's regions, but none that its guest could not read", () => {
+  const region = { name: 'trace', address: '0x5fcde000', errno: 0, size: 4096, sum: '00000000000000ff' }
+  const contents = (...regions: readonly object[]): string =>
+    file('expect.json', JSON.stringify({ region_contents: regions }))
+  expect(readExpectation(contents(region, { name: 'oops', address: '0x1000', errno: 2 }))).toMatchObject({
+    regionContents: [{ name: 'trace', address: 0x5fcd_e000n, size: 4096n, sum: 0xffn }],
+  })
+  expect(() => readExpectation(contents({ ...region, size: 'much' }))).toThrow(
+    'region_contents[0].size: expected an integer',
+  )
+  expect(() => readExpectation(contents({ ...region, seals: 0 }))).toThrow(
+    'region_contents[0]: expected one of',
+  )
+})
+
+test('a file of holes is summed up to 4 GiB; of one that says more there is only the size', async () => {
+  const encoded = await encodeScenario(`
+release: linux-7.3
+sessions:
+  - name: vm
+    files: [{ token: 1, memfd: { size: 1MiB, folios: [{ hole: 256 }] } }]
+`)
+  if (!encoded.ok) throw new Error(JSON.stringify(encoded.problems))
+  const { memory, boot } = encoded.written
+  const decoded = (from: PhysicalMemory): Handover => decodeHandover(from, phys(boot.fdt_addr), { boot })
+  const heldIn = (from: PhysicalMemory): ExpectedFile | undefined =>
+    expectationOf(decoded(from)).sessions[0]?.files[0]
+  expect(heldIn(memory)).toMatchObject({ size: 1n << 20n, sum: wordSum(new Uint8Array(1 << 20)) })
+
+  const [session] = itemsAt(child(decoded(memory).tree, 'luo'), 'sessions')
+  const size = child(child(itemsAt(session, 'files')[0], 'memfd'), 'size')
+  const broken = new PatchedMemory(memory)
+  broken.writeU64(size?.pa ?? 0n, 1n << 62n)
+  expect(heldIn(broken)).toEqual({ token: 1n, size: 1n << 62n, pos: 0n, seals: 0 })
 })
 
 function hexOf(name: string): string {
