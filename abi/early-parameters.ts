@@ -6,6 +6,7 @@
  */
 import { appliesTo } from './check.ts'
 import { memparse, type Parameter } from './command-line.ts'
+import { traitSpan } from './kernel-traits.ts'
 import type { FormatArgument } from './printk.ts'
 
 /** kstrtobool(); undefined where it is neither. */
@@ -20,14 +21,11 @@ export type ScratchSizes =
   | { readonly lowmem: bigint; readonly global: bigint; readonly pernode: bigint }
   | { readonly scale: bigint }
 
-/** First release that takes a size of 0 if not all are, and nothing behind the sizes. */
-const STRICT_SINCE = 'linux-6.19'
-
 /** kho_parse_scratch_size(); undefined where it answers an error. */
 export function parseScratchSizes(text: string, release: string): ScratchSizes | undefined {
   const [, percent] = /^([0-9]{1,10})%$/.exec(text) ?? []
   if (percent !== undefined) return BigInt(percent) < 1n << 32n ? { scale: BigInt(percent) } : undefined
-  const isStrict = appliesTo({ since: STRICT_SINCE }, release)
+  const isStrict = appliesTo(traitSpan('strictScratchSizes'), release)
   const sizes: bigint[] = []
   let rest = text
   for (let at = 0; at < 3; at++) {

@@ -59,6 +59,8 @@ const TRAITS = {
   extendsScratch: { since: 'linux-7.3' },
   /** fdt_check_header() asks for the alignment of the blocks (libfdt of dtc 1.7.2-62). */
   alignsFdtBlocks: { since: 'linux-7.0' },
+  /** kho_scratch= takes a size of 0 if not all are, and nothing behind the sizes. */
+  strictScratchSizes: { since: 'linux-6.19' },
   /** `kho=` has a default in the configuration. */
   hasDefault: { since: 'linux-6.19' },
   /** lib/test_kho.c does nothing without KHO. */
