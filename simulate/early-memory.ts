@@ -16,9 +16,17 @@ export interface EarlyRequest {
   readonly node?: number
 }
 
+/** A reserved region with the flag RSV_KERN. */
+interface KernelRegion {
+  readonly start: bigint
+  readonly end: bigint
+  readonly node: number | undefined
+}
+
 export class EarlyMemory {
   readonly #ram: MachineRam
   readonly #reserved = new FrameRanges()
+  readonly #kernel: KernelRegion[] = []
   readonly #scratch = new FrameRanges()
   /** memblock_set_kho_scratch_only() */
   scratchOnly = false
@@ -32,6 +40,23 @@ export class EarlyMemory {
   reserve(start: bigint, bytes: bigint): void {
     const { start: first, end } = this.#frames(start, bytes)
     if (end > first) this.#reserved.add(first, end)
+  }
+
+  /** Keeps what the kernel takes for itself; without a node for no one in particular. */
+  reserveKern(start: bigint, bytes: bigint, node?: number): void {
+    this.reserve(start, bytes)
+    this.#kernel.push({ start, end: start + bytes, node })
+  }
+
+  /** memblock_reserved_kern_size(): what the kernel took for itself, below a limit or of one node. */
+  reservedKernSize({ limit, node }: { readonly limit?: bigint; readonly node?: number } = {}): bigint {
+    let total = 0n
+    for (const region of this.#kernel) {
+      if (node !== undefined && region.node !== node) continue
+      const end = limit !== undefined && region.end > limit ? limit : region.end
+      if (end > region.start) total += end - region.start
+    }
+    return total
   }
 
   reserveFrames(first: number, end: number): void {
@@ -55,7 +80,7 @@ export class EarlyMemory {
       if (top - here.start < bytes) continue
       const start = ((top - bytes) / grain) * grain
       if (start < here.start) continue
-      this.reserve(start, bytes)
+      this.reserveKern(start, bytes, node)
       return phys(start)
     }
     return undefined

@@ -221,8 +221,8 @@ export class Kernel implements KernelBase {
     this.#early.reserve(firmware.start, firmware.end - firmware.start)
     if (handover?.boot) this.kho.incoming.populate(handover.boot)
     if (this.kho.incoming.scratch) return
-    for (const { addr, size } of earlyAllocations(this.ram.ranges, this.target.pageSize)) {
-      this.#early.reserve(addr, size)
+    for (const { addr, size, node } of earlyAllocations(this.ram.ranges, this.target.pageSize)) {
+      this.#early.reserveKern(addr, size, node)
     }
   }
 

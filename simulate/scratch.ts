@@ -27,7 +27,7 @@ export function reserveScratch(
 ): readonly ScratchArea[] | undefined {
   const nodes = [...new Set(kernel.ram.ranges.map(({ node }) => node))].sort((a, b) => a - b)
   const areas: ScratchArea[] = []
-  for (const request of requests(kernel, nodes, sizes)) {
+  for (const request of requests(kernel, early, nodes, sizes)) {
     const addr = early.allocate(request)
     if (addr === undefined) {
       sayWhich(kernel, areas.length, nodes)
@@ -45,65 +45,54 @@ function sayWhich(kernel: KernelBase, index: number, nodes: readonly number[]): 
   else kernel.log.sayIfKnown(index === 0 ? 'KHO_SCRATCH_LOW' : 'KHO_SCRATCH_GLOBAL')
 }
 
-/** One area in low memory, one for any use, one for each node. */
-function requests(
+/** One area in low memory, one for any use, one for each node; each is sized when those before it stand. */
+function* requests(
   { arch, target, ram, spec }: KernelBase,
+  early: EarlyMemory,
   nodes: readonly number[],
   sizes: ScratchSizes,
-): readonly EarlyRequest[] {
+): Generator<EarlyRequest> {
   const { align, roundsSizes } = scratchRules(spec.khoVersion, target.pageSize)
   const up = (bytes: bigint): bigint => BigInt.asUintN(64, ((bytes + align - 1n) / align) * align)
-  const start = ram.ranges[0]?.start ?? machines[arch].ramStart
-  const limit = lowMemoryEnd(arch, start)
+  const limit = lowMemoryEnd(arch, ram.ranges[0]?.start ?? machines[arch].ramStart)
   const low = { align, ...(limit === undefined ? {} : { limit }) }
   if (!('scale' in sizes)) {
     const round = roundsSizes ? up : (bytes: bigint): bigint => bytes
-    return [
-      { ...low, bytes: round(sizes.lowmem) },
-      { align, bytes: round(sizes.global) },
-      ...nodes.map((node) => ({ align, node, bytes: up(sizes.pernode) })),
-    ]
+    yield { ...low, bytes: round(sizes.lowmem) }
+    yield { align, bytes: round(sizes.global) }
+    for (const node of nodes) yield { align, node, bytes: up(sizes.pernode) }
+    return
   }
   const scaled = (bytes: bigint): bigint => (bytes * sizes.scale) / 100n
-  const taken = earlyUse(ram.ranges, limit)
-  const lowmem = roundsSizes ? scaled(taken.low) : up(scaled(taken.low))
-  const global = BigInt.asUintN(64, scaled(taken.all) - lowmem)
-  return [
-    { ...low, bytes: up(lowmem) },
-    { align, bytes: up(global) },
-    ...nodes.map((node) => ({ align, node, bytes: up(scaled(taken.nodes.get(node) ?? 0n)) })),
-  ]
+  const taken = scaled(early.reservedKernSize(low))
+  const lowmem = roundsSizes ? taken : up(taken)
+  const global = BigInt.asUintN(64, scaled(early.reservedKernSize()) - lowmem)
+  yield { ...low, bytes: up(lowmem) }
+  yield { align, bytes: up(global) }
+  const hasNuma = nodes.some((node) => node !== 0)
+  for (const node of nodes) yield { align, node, bytes: up(scaled(takenOn(early, node, hasNuma))) }
+}
+
+/**
+ * What the kernel took on a node: the two areas before it are of none; where all RAM is in node 0 the
+ * kernel is taken for one without CONFIG_NUMA, to which everything is of node 0, these areas included.
+ */
+function takenOn(early: EarlyMemory, node: number, hasNuma: boolean): bigint {
+  return early.reservedKernSize(hasNuma ? { node } : {})
 }
 
 /** Bytes of struct page for each page: what the early kernel takes most of its memory for. */
 const STRUCT_PAGE_SHARE = 64n
 
-/** memblock_reserved_kern_size(): what the early kernel allocated, below a limit, in all, and by node. */
-function earlyUse(
-  ranges: KernelBase['ram']['ranges'],
-  limit: bigint | undefined,
-): { readonly low: bigint; readonly all: bigint; readonly nodes: ReadonlyMap<number, bigint> } {
-  const nodes = new Map<number, bigint>()
-  let low = 0n
-  let all = 0n
-  for (const { start, end, node } of ranges) {
-    const bytes = (end - start) / STRUCT_PAGE_SHARE
-    nodes.set(node, (nodes.get(node) ?? 0n) + bytes)
-    all += bytes
-    if (limit === undefined || end - bytes < limit) low += bytes
-  }
-  return { low, all, nodes }
-}
-
 /** What the early kernel keeps for itself at the top of each range: its struct pages. */
 export function earlyAllocations(
   ranges: KernelBase['ram']['ranges'],
   pageSize: number,
-): readonly ScratchArea[] {
+): readonly (ScratchArea & { readonly node: number })[] {
   const size = BigInt(pageSize)
-  return ranges.map(({ start, end }) => {
+  return ranges.map(({ start, end, node }) => {
     const bytes = ((end - start) / STRUCT_PAGE_SHARE / size) * size
-    return { addr: end - bytes, size: bytes }
+    return { addr: end - bytes, size: bytes, node }
   })
 }
 

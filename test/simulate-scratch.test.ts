@@ -90,6 +90,38 @@ test.each(simulatedReleases)(
   },
 )
 
+test.each(simulatedReleases)(
+  '%s: by default the area of the only node is three times the two before it, as on kernels without NUMA',
+  (release) => {
+    for (const end of [512n * MIB, 4096n * MIB]) {
+      const [lowmem = 0n, global = 0n, node] = sizesOf(boot(release, '', [{ start: 0n, end }]))
+      expect(lowmem + global).toBeGreaterThan(0n)
+      expect(node).toBe(3n * (lowmem + global))
+    }
+  },
+)
+
+test.each(simulatedReleases)(
+  '%s: of several nodes each has an area for what the early kernel took there alone',
+  (release) => {
+    const ram = [
+      { start: 0n, end: 1024n * MIB, node: 0 },
+      { start: 1024n * MIB, end: 4096n * MIB, node: 1 },
+    ]
+    const [, , first = 0n, second] = sizesOf(boot(release, '', ram))
+    expect(first).toBe((2n * 1024n * MIB) / 64n)
+    expect(second).toBe(3n * first)
+  },
+)
+
+test.each(simulatedReleases)('%s: what reserve_mem= took counts, too', (release) => {
+  const sum = (kernel: Kernel): bigint => {
+    const [lowmem = 0n, global = 0n] = sizesOf(kernel)
+    return lowmem + global
+  }
+  expect(sum(boot(release, 'reserve_mem=16M:4096:trace'))).toBe(sum(boot(release, '')) + 32n * MIB)
+})
+
 test.each(simulatedReleases)('%s: areas without room switch KHO off, 7.1 and later say which', (release) => {
   const kernel = boot(release, 'kho_scratch=16M,1G,16M')
   expect(kernel.kho.enabled).toBe(false)
