@@ -117,6 +117,7 @@ export const memfdLines: readonly ConsoleLine[] = [
     by: 'memfd_luo_discard_folios()',
     level: 'warn',
     format: 'Unable to restore folio at physical address: %llx',
+    isRateLimited: true,
   },
   { ...memfd, id: 'MEMFD_CHARGE', format: 'shmem: failed to charge folio index %ld: %d' },
   {

@@ -10,7 +10,13 @@ import { luoLines, memfdLines } from './console-luo.ts'
 import { checks } from './consumer.ts'
 import type { ConsoleLine } from './printk.ts'
 
-export { type ConsoleLine, type FormatArgument, formatMessage, formatPattern } from './printk.ts'
+export {
+  type ConsoleLine,
+  DEFAULT_RATELIMIT_BURST,
+  type FormatArgument,
+  formatMessage,
+  formatPattern,
+} from './printk.ts'
 
 const kho = { by: 'kho_populate()', since: 'linux-6.16' } as const
 const scratch = { by: 'kho_reserve_scratch()', level: 'err', since: 'linux-7.1' } as const

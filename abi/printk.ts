@@ -15,7 +15,12 @@ export interface ConsoleLine extends Span {
   readonly level: LogLevel
   /** The kernel's format string, without prefix and line feed. */
   readonly format: string
+  /** pr_warn_ratelimited() and its like: DEFAULT_RATELIMIT_BURST of them within 5 s, then none. */
+  readonly isRateLimited?: true
 }
+
+/** include/linux/ratelimit_types.h */
+export const DEFAULT_RATELIMIT_BURST = 10
 
 export type FormatArgument = string | number | bigint
 

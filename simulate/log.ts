@@ -1,5 +1,12 @@
 /** The kernel's log: declared lines and refusals with their prefix, as the release of the kernel words them. */
-import { checkOf, consoleLine, type FormatArgument, formatMessage, messagePrefix } from '../abi/console.ts'
+import {
+  checkOf,
+  consoleLine,
+  DEFAULT_RATELIMIT_BURST,
+  type FormatArgument,
+  formatMessage,
+  messagePrefix,
+} from '../abi/console.ts'
 import type { Errno } from '../abi/errno.ts'
 import { invariant } from '../abi/fault.ts'
 import { Failure } from './answer.ts'
@@ -10,6 +17,8 @@ export class KernelLog {
   readonly lines: LogLine[] = []
   readonly #release: string
   readonly #warned = new Set<string>()
+  /** How often each rate-limited line was said. */
+  readonly #bursts = new Map<string, number>()
 
   constructor(release: string) {
     this.#release = release
@@ -21,10 +30,17 @@ export class KernelLog {
     const check = line ? undefined : checkOf(id, this.#release)
     invariant(line || check, `${this.#release} knows no line ${id}`)
     const format = line?.format ?? check?.message
-    if (format === undefined) return
+    if (format === undefined || (line?.isRateLimited && !this.#isWithinBurst(id))) return
     const by = line?.by ?? check?.by ?? ''
     const level = line?.level ?? check?.level ?? 'warn'
     this.lines.push({ level, text: messagePrefix(by) + formatMessage(format, ...args) })
+  }
+
+  /** ___ratelimit(): no time passes here, so that all of a boot falls into its first interval. */
+  #isWithinBurst(id: string): boolean {
+    const said = this.#bursts.get(id) ?? 0
+    this.#bursts.set(id, said + 1)
+    return said < DEFAULT_RATELIMIT_BURST
   }
 
   /** The same for a line that not every release has. */

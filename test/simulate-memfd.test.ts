@@ -210,6 +210,23 @@ describe.each(LUO_RELEASES)('%s', (release) => {
     expect(next.console()).toContain('memfd_luo: Unable to restore folio at physical address: 1234000')
   })
 
+  test('of the folios that discarded files lack, only ten are named in a boot', () => {
+    const named = (nrFolios: number): number => {
+      const { next, session } = damaged(
+        release,
+        (kernel, array) => {
+          for (let at = 0; at < nrFolios; at++) {
+            writeWord(kernel, phys(array + BigInt(16 * at)), 0x300_0000_0000_1234n + BigInt(at))
+          }
+        },
+        25,
+      )
+      value(next.user.finish(session))
+      return next.console().filter((line) => line.includes('Unable to restore folio')).length
+    }
+    expect([3, 10, 11, 25].map(named)).toEqual([3, 10, 10, 10])
+  })
+
   test('the same index twice: -EEXIST', () => {
     const { next, session } = damaged(release, (kernel, array) => {
       writeWord(kernel, phys(array + 16n + 8n), 0n)
@@ -250,16 +267,17 @@ describe.each(LUO_RELEASES)('%s', (release) => {
   })
 })
 
-/** A file of four pages of nines whose records were changed before the next kernel reads them. */
+/** A file of pages of nines whose records were changed before the next kernel reads them. */
 function damaged(
   release: LuoRelease,
   damage: (kernel: LiveMachine['kernel'], array: PhysAddr, record: PhysAddr) => void,
+  nrPages = 4,
 ) {
   const old = withSession(release)
-  const fd = memfd(old, 4 * PAGE)
-  value(old.user.pwrite(fd, new Uint8Array(4 * PAGE).fill(9), 0))
+  const fd = memfd(old, nrPages * PAGE)
+  value(old.user.pwrite(fd, new Uint8Array(nrPages * PAGE).fill(9), 0))
   value(old.user.preserveFd(old.session, fd, 1n))
-  const at = recordOf(old, release, BigInt(4 * PAGE))
+  const at = recordOf(old, release, BigInt(nrPages * PAGE))
   const record = readStored(old.kernel, UNTIL_70.includes(release) ? memfdV1 : memfdV2, at)
   const chunk = old.kernel.ram.read(phys(record.folios.first), 16)
   damage(old.kernel, phys(new DataView(chunk.buffer).getBigUint64(8, true)), at)
