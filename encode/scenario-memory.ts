@@ -3,12 +3,12 @@
  * areas, reserve_mem regions, extra ranges and the folios of the KHO test, from the top down, as the
  * kernel's boot allocator goes.
  */
+import { csumPartial, sumOfWords } from '../abi/csum.ts'
 import type { Path } from '../abi/fault.ts'
 import { orderOf } from '../abi/layout.ts'
 import { lowMemoryEnd, MIN_SCRATCH_AREAS, memoryOrders, scratchRules } from '../abi/machine.ts'
 import { RESERVE_MEM_MAX_ENTRIES, RESERVE_MEM_NAME_SIZE } from '../abi/memblock.ts'
 import { contentSource } from './content.ts'
-import { csumPartial } from './csum.ts'
 import type { KhoTest, PlacedContent, RamRange, ReserveMem, Scratch } from './handover.ts'
 import { RunTable } from './runs.ts'
 import { type ContentContext, contentOf } from './scenario-content.ts'
@@ -190,7 +190,7 @@ export class MemoryBuilder {
       }
       const folio = new Uint8Array(bytes)
       contentSource(content).fill(0n, folio)
-      csum = csumPartial(this.#machine.arch, folio, csum)
+      csum = csumPartial(this.#machine.arch, sumOfWords(folio), csum)
       this.contents.push({ at: start, content })
       records.push({ count: 1, order, start: { value: start | BigInt(order) }, step: { value: 0 } })
     }

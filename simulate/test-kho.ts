@@ -4,13 +4,13 @@
  *
  * Source: lib/test_kho.c (6.17.8, 6.19.11, 7.1.13, 7.3.4).
  */
+import { csumPartial, sumOfWords } from '../abi/csum.ts'
 import { invariant } from '../abi/fault.ts'
 import { khoVmalloc } from '../abi/kho-vmalloc.ts'
 import { layoutOf, orderOf, pageShift } from '../abi/layout.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import { componentByName } from '../abi/registry.ts'
 import { type FdtNodeType, u32le, u64le } from '../abi/schema.ts'
-import { csumPartial } from '../encode/csum.ts'
 import { buildFdt } from '../encode/fdt.ts'
 import { textBytes } from '../encode/text.ts'
 import { encodeInt, encodeStruct } from '../encode/write.ts'
@@ -89,7 +89,7 @@ export class KhoTest {
       const pa = phys(folio & ~mask)
       const order = Number(folio & mask)
       if (this.#kho.restoreFolio(pa) === undefined || pages.orderOf(pa) !== order) break
-      sum = csumPartial(arch, ram.read(pa, target.pageSize * 2 ** order), sum)
+      sum = csumPartial(arch, sumOfWords(ram.read(pa, target.pageSize * 2 ** order)), sum)
       pages.put(pa)
     }
     return sum === wanted
@@ -136,7 +136,7 @@ export class KhoTest {
       }
       const bytes = this.#randomBytes(target.pageSize * 2 ** order)
       ram.write(folio, bytes)
-      csum = csumPartial(arch, bytes, csum)
+      csum = csumPartial(arch, sumOfWords(bytes), csum)
       folios.push(folio | BigInt(order))
       done += bytes.length
     }
