@@ -251,6 +251,14 @@ const otherChecks: readonly Check[] = [
       by: 'kho_test_restore_data()',
     }),
   ),
+  {
+    ...test,
+    id: 'KHO_TEST_SUM',
+    at: '/data:csum',
+    demand: 'value',
+    doc: 'It is the sum of all folios.',
+    by: 'kho_test_restore_data()',
+  },
 ]
 
 /** Every check, by component in the order in which a booting kernel makes them. */

@@ -133,5 +133,9 @@ class BootLog {
     this.#linesAt('initcalls')
     const { metadata } = incomingOf(this.#subject)
     if (metadata) this.#say('METADATA_FOUND', metadata.release, metadata.count)
+    // Whatever it was, the test module has one line for it.
+    const isOfTest = ({ component, outcome }: Finding): boolean =>
+      component === 'kho-test' && outcome === 'loses'
+    if (this.#at('initcalls').some(isOfTest)) this.#say('KHO_TEST_FAILED')
   }
 }

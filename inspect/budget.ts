@@ -16,6 +16,8 @@ export const MAX_TRUSTED_RUNS = 1 << 16
 export const MAX_MAP_RUNS = 1 << 24
 /** Bytes of FDTs in all; the kernel's own have a page or a few, and each node costs many times its bytes. */
 export const MAX_FDT_BYTES = 4 * 1024 * 1024
+/** Bytes of the KHO test's folios: what it preserves, unless it is told otherwise, with pages of 64K. */
+export const MAX_SUMMED_BYTES = 1 << 30
 
 export class Budget {
   #records = MAX_RECORDS

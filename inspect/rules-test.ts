@@ -1,13 +1,14 @@
 /**
  * The state of the KHO test module: kho_test_restore() checks it, restores its folios and compares their
- * sum, which needs their contents and is not done here.
+ * sum.
  */
-import { type PhysAddr, phys } from '../abi/memory.ts'
+import { hex, type PhysAddr } from '../abi/memory.ts'
 import { componentByName } from '../abi/registry.ts'
 import type { ClaimGroup } from './claim.ts'
 import { type Rule, refuses, silent, type Violation } from './rule.ts'
 import type { Subject } from './subject.ts'
-import { child } from './tree.ts'
+import { type FolioList, folioList, folioSums } from './test-folios.ts'
+import { child, numberAt } from './tree.ts'
 import { unmetViolations, violationOf } from './violations.ts'
 
 const { key: KEY } = componentByName('kho-test')
@@ -52,28 +53,49 @@ export const testRules: readonly Rule[] = [
     outcome: 'loses',
     stage: 'initcalls',
     check: function* (subject) {
-      yield* unmetViolations(subject, 'KHO_TEST_PRESERVED')
+      for (const violation of unmetViolations(subject, 'KHO_TEST_PRESERVED'))
+        yield { ...violation, hides: DATA }
     },
   }),
+  refuses({
+    ...behind,
+    id: 'KHO_TEST_SUM',
+    requires: [...properties.map(({ id }) => id), 'KHO_TEST_PRESERVED'],
+    check: sumViolations,
+  }),
 ]
+
+/** The sum that is stored is none that the folios have. */
+function* sumViolations(subject: Subject): Generator<Violation> {
+  const data = child(subject.record(KEY), 'data')
+  const stored = child(data, 'csum')
+  const found = numberAt(data, 'csum')
+  const sums = data && folioSums(subject, data)
+  if (!stored || found === undefined || !sums) return
+  const right = [...sums]
+  if (right.some(([, sum]) => sum === found)) return
+  yield {
+    path: `${DATA}.csum`,
+    pa: stored.pa,
+    length: stored.length,
+    message: 'the folios have another sum',
+    expected: right.map(([arch, sum]) => `${hex(sum)} on ${arch}`).join(', '),
+    found: hex(found),
+  }
+}
 
 /** The chunks and pages of the array of folios, and the folios themselves. */
 export function* testClaims(subject: Subject): Generator<ClaimGroup> {
   const stored = child(child(subject.record(KEY), 'data'), 'folios_info')
   const common = { rule: 'KHO_TEST_PRESERVED', path: `${DATA}.folios_info`, via: [] }
-  if (stored?.kind === 'value' && stored.value instanceof Uint8Array) {
-    const { buffer, byteOffset, length } = stored.value
-    const view = new DataView(buffer, byteOffset, length)
-    const words = Array.from({ length: Math.floor(length / 8) }, (_, i) => view.getBigUint64(i * 8, true))
-    yield* folioClaims(subject, words, (i) => phys(stored.pa + BigInt(i * 8)), common)
+  if (stored?.kind === 'record' && stored.bulk) {
+    const { bulk, pa } = stored
+    const pages = 2 ** bulk.descriptor.order
+    yield { ...common, what: 'a chunk', restore: 'folio', ...claimed(subject, bulk.chunks, pa), pages: 1 }
+    yield { ...common, what: 'a page', restore: 'pages', ...claimed(subject, bulk.groups, pa), pages }
   }
-  if (stored?.kind !== 'record' || !stored.bulk) return
-  const { bulk, pa } = stored
-  const pages = 2 ** bulk.descriptor.order
-  yield { ...common, what: 'a chunk', restore: 'folio', ...claimed(subject, bulk.chunks, pa), pages: 1 }
-  yield { ...common, what: 'a page', restore: 'pages', ...claimed(subject, bulk.groups, pa), pages }
-  const words = Array.from(bulk.values(), ({ value }) => BigInt(value as bigint))
-  yield* folioClaims(subject, words, (i) => bulk.addressOf(i), common)
+  const folios = folioList(stored)
+  if (folios) yield* folioClaims(subject, folios, common)
 }
 
 type Claimed = Pick<ClaimGroup, 'pfns' | 'pointer'>
@@ -86,8 +108,7 @@ function claimed({ target }: Subject, addresses: Iterable<bigint>, pointer: Phys
 /** One group of folios for each order, as a word holds address and order. */
 function* folioClaims(
   { target }: Subject,
-  words: readonly bigint[],
-  pointer: (index: number) => PhysAddr,
+  { words, addressOf }: FolioList,
   common: Pick<ClaimGroup, 'rule' | 'path' | 'via'>,
 ): Generator<ClaimGroup> {
   const byOrder = new Map<number, { pfns: number[]; indexes: number[] }>()
@@ -106,7 +127,7 @@ function* folioClaims(
       restore: 'folio',
       pfns: Float64Array.from(pfns),
       pages: 2 ** order,
-      pointer: (i) => pointer(indexes[i] as number),
+      pointer: (i) => addressOf(indexes[i] as number),
     }
   }
 }

@@ -187,8 +187,7 @@ export const unitRules: readonly Rule[] = [
           message: `the page at ${hex(subject.address(pfn))} is ${other.what} of ${other.path} and ${one.what} of ${one.path}${more > 0 ? `, and so are ${more} more` : ''}`,
           expected: 'memory of its own',
           found: `${one.path} refers to it, too`,
-          ...(isOnlyLookedAt(one, other) && { outcome: 'takes-over', severity: 'warning' }),
-          affects: [one.path],
+          ...whenShared(one, other),
           step: other.step ?? 0,
         }
       }
@@ -280,6 +279,21 @@ function sharedByOwners({ claimed }: Subject): Iterable<SharedPages> {
   return found
 }
 
+/** What becomes of the two that share a page; of both the rule's own outcome, unless it is told. */
+function whenShared(one: ClaimGroup, other: ClaimGroup): Partial<Violation> {
+  if (isReadBefore(one, other)) return { outcome: 'loses' }
+  const isHarmless = isOnlyLookedAt(one, other)
+  return { affects: [one.path], ...(isHarmless && { outcome: 'takes-over', severity: 'warning' }) }
+}
+
+/** What the kernel reads in the boot before test modules begin, and never again. */
+const READ_EARLY = ['MEMBLOCK_PRESERVED', 'METADATA_PRESERVED']
+
+/** Whether it is a test module that takes a page, and sums up what is not its own, when the other one is done with it. */
+function isReadBefore(one: ClaimGroup, other: ClaimGroup): boolean {
+  return READ_EARLY.includes(one.rule) && isTested(other) && other.restore === 'folio'
+}
+
 /** Whether nobody takes the page, so that both find in it what the old kernel left. */
 function isOnlyLookedAt(...claims: readonly ClaimGroup[]): boolean {
   const isUsed = ({ restore, rule }: ClaimGroup): boolean =>
@@ -289,9 +303,11 @@ function isOnlyLookedAt(...claims: readonly ClaimGroup[]): boolean {
 
 /** Whether a test module frees, once it has seen it, what is read as FLBs only when a file needs them. */
 function isFreedUnread(...claims: readonly Pick<ClaimGroup, 'path' | 'rule'>[]): boolean {
-  const isTested = ({ path }: Pick<ClaimGroup, 'path'>): boolean =>
-    components.some(({ testOnly, key }) => testOnly && isWithin(path, key))
   return claims.some(isTested) && claims.some(({ rule }) => rule === 'LUO_FLBS_PRESERVED')
+}
+
+function isTested({ path }: Pick<ClaimGroup, 'path'>): boolean {
+  return components.some(({ testOnly, key }) => testOnly && isWithin(path, key))
 }
 
 /** The first frame of an area, and the one behind it. */

@@ -5,7 +5,7 @@ import type { FdtNode } from '../inspect/fdt.ts'
 import { type Change, isUnfit, together } from './change.ts'
 import { concat, type FdtSite, propertyOf } from './fdt-site.ts'
 import type { NamedFault } from './named-fault.ts'
-import { memfds } from './record-site.ts'
+import { memfds, testFolio } from './record-site.ts'
 import { littleEndian, type Site } from './site.ts'
 
 type More = Partial<Pick<NamedFault, 'follows' | 'span' | 'class'>>
@@ -302,6 +302,10 @@ const testFaults: readonly NamedFault[] = [
     'The KHO test does not have the sum of its folios.',
     (tree) => tree.drop(tree.node('data'), 'csum'),
   ),
+  field('test-sum-wrong', 'KHO_TEST_SUM', 'The KHO test has the sum of other folios.', (site) =>
+    site.alter('kho_test.data.csum', (sum) => sum + 1n),
+  ),
+  field('test-folio-changed', 'KHO_TEST_SUM', 'A bit of a folio of the KHO test has changed.', changedFolio),
   inFdt(
     'test-folios-missing',
     'KHO_TEST_FOLIOS_INFO',
@@ -353,5 +357,13 @@ const testFaults: readonly NamedFault[] = [
     (tree) => tree.header('size_dt_struct', tree.fdt.header.size_dt_struct - 4),
   ),
 ]
+
+function changedFolio(site: Site): Change {
+  const folio = testFolio(site)
+  const byte = folio && site.bytesAt(folio.word, 1)?.[0]
+  return folio && byte !== undefined
+    ? site.write(folio.word, Uint8Array.of(byte ^ 1))
+    : { unfit: 'the image does not hold a folio of the KHO test' }
+}
 
 export const blobFaults: readonly NamedFault[] = [...memblockFaults, ...metadataFaults, ...testFaults]

@@ -1,10 +1,10 @@
 /** Faults of the nodes of the root FDT and of the blobs that they point to. */
 import { versionById } from '../abi/registry.ts'
 import type { FdtNodeType } from '../abi/schema.ts'
-import { child } from '../inspect/tree.ts'
 import { type Change, isUnfit, together, type Unfit } from './change.ts'
 import type { FdtSite } from './fdt-site.ts'
 import type { NamedFault } from './named-fault.ts'
+import { testFolio } from './record-site.ts'
 import type { Site } from './site.ts'
 
 /** A page that no machine has. */
@@ -36,19 +36,6 @@ function word(value: bigint): Uint8Array {
 /** Lets a subsystem's node point elsewhere. */
 function pointTo(site: Site, subtree: string, pa: bigint): Change {
   return inRoot(site, (root) => root.replace(root.node(subtree), addressProperty(site), word(pa)))
-}
-
-/** Where a word of the test module's list of folios stands, and what it says: that of the first page, if not of any order. */
-function testFolio(site: Site): { readonly pa: bigint; readonly word: bigint } | undefined {
-  const [data] = site.nodes('kho_test.data')
-  const list = child(data, 'folios_info')
-  const start = list?.kind === 'record' ? list.bulk?.groups[0] : list?.pa
-  const count = site.number('kho_test.data.nr_folios') ?? 0n
-  for (let i = 0n; start !== undefined && i < count; i++) {
-    const found = site.wordAt(start + i * 8n)
-    if (found !== undefined && found % site.pageSize === 0n) return { pa: start + i * 8n, word: found }
-  }
-  return undefined
 }
 
 const UNCLAIMED = 'KHO_UNIT_UNCLAIMED'
@@ -142,7 +129,7 @@ export const subtreeFaults: readonly NamedFault[] = [
     doc: "A folio of the KHO test module is memblock's FDT.",
     class: 'map',
     rule: 'KHO_CLAIMED_TWICE',
-    follows: [UNCLAIMED],
+    follows: [UNCLAIMED, 'KHO_TEST_SUM'],
     apply: (site) => {
       const folio = testFolio(site)
       const pa = site.node('memblock')?.pa

@@ -1,6 +1,6 @@
 /** Changes to what is stored in bulk or beside the tree's fields: records of arrays, headers of lists. */
 import { fieldOf } from '../abi/layout.ts'
-import type { Node, RecordNode } from '../inspect/tree.ts'
+import { child, type Node, type RecordNode } from '../inspect/tree.ts'
 import type { VmallocArray } from '../inspect/vmalloc.ts'
 import type { Change } from './change.ts'
 import type { Site } from './site.ts'
@@ -65,4 +65,17 @@ export function setHeader(
   const at = pa + BigInt(fieldOf(header, name, site.target).offset)
   const old = site.wordAt(at)
   return old === undefined ? { unfit: 'the image does not hold this page' } : site.word(at, change(old))
+}
+
+/** Where a word of the test module's list of folios stands, and what it says: that of the first page, if not of any order. */
+export function testFolio(site: Site): { readonly pa: bigint; readonly word: bigint } | undefined {
+  const [data] = site.nodes('kho_test.data')
+  const list = child(data, 'folios_info')
+  const start = list?.kind === 'record' ? list.bulk?.groups[0] : list?.pa
+  const count = site.number('kho_test.data.nr_folios') ?? 0n
+  for (let i = 0n; start !== undefined && i < count; i++) {
+    const found = site.wordAt(start + i * 8n)
+    if (found !== undefined && found % site.pageSize === 0n) return { pa: start + i * 8n, word: found }
+  }
+  return undefined
 }

@@ -118,8 +118,12 @@ describe.each(faults.map((fault) => [fault.name, fault] as const))('%s', (_name,
 
   if (isWhole && fault.follows) {
     test('what is stated to follow does so somewhere', () => {
-      const everywhere = new Set(own.flatMap((base) => tripped(fault, base)))
-      expect(fault.follows?.filter((id) => !everywhere.has(id))).toEqual([])
+      const missingIn = (some: readonly Base[]): readonly string[] => {
+        const there = new Set(some.flatMap((base) => tripped(fault, base)))
+        return fault.follows?.filter((id) => !there.has(id)) ?? []
+      }
+      // The image of a real kernel may lack the memory that a rule looks at.
+      if (missingIn(own).length > 0) expect(missingIn(bases.filter((base) => fits(fault, base)))).toEqual([])
     })
   }
 })

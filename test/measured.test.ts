@@ -102,7 +102,7 @@ const GROUPS: readonly Group[] = [
 ]
 
 /** Lines that the recorder did not keep, whose words it did not look for. */
-const UNRECORDED = /^FDT '/
+const UNRECORDED = /^(FDT '|test_kho: )/
 
 /** What is wrong with the root FDT, the map or the scratch array is foreseen as it came, in outcome and lines. */
 const OF_KHO = /^(bit|root|radix|leaf\d?|scratch\d)-/

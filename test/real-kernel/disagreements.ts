@@ -4,12 +4,12 @@
  *
  * `chance`: the kernel uses memory that nothing keeps for it, so that what is predicted can happen and need
  * not. `image`: only an image can lack something; a machine has it. `kernel`: the kernel does what nobody
- * meant. `unchecked`: the validator does not look at it.
+ * meant.
  */
 import type { Outcome } from '../../abi/check.ts'
 
 export interface Disagreement {
-  readonly kind: 'chance' | 'image' | 'kernel' | 'unchecked'
+  readonly kind: 'chance' | 'image' | 'kernel'
   readonly why: string
   /** Of `chance`: what a Linux 7.3.4 with pages of 4K did in each of five runs on 2026-11-21. */
   readonly measured?: Outcome
@@ -40,10 +40,6 @@ export const DISAGREEMENTS: Readonly<Record<string, Disagreement>> = {
   'memfd-shared': chance('loses', FAILS_EARLIER),
   'reserve-mem-in-file': chance('takes-over', 'nobody writes to the page that two own'),
   'scratch-array-untold': { kind: 'image', why: 'the image does not tell; a kernel is always told' },
-  'page-claimed-twice': {
-    kind: 'unchecked',
-    why: 'the page is part of what lib/test_kho.c sums up, which the validator does not do',
-  },
   'metadata-release-without-end': {
     kind: 'kernel',
     why: 'it prints the release up to the next zero byte, into the counter behind it',
