@@ -7,10 +7,18 @@
 import { struct, u32be, u64be } from './schema.ts'
 
 export const FDT_MAGIC = 0xd00dfeed
+/** ~FDT_MAGIC: a blob that is still being written, front to back. */
+export const FDT_SW_MAGIC = 0x2ff20112
 export const FDT_VERSION = 17
 export const FDT_LAST_COMPATIBLE_VERSION = 16
 /** Oldest version that libfdt still reads (FDT_FIRST_SUPPORTED_VERSION). */
 export const FDT_FIRST_SUPPORTED_VERSION = 2
+/** The version that introduced size_dt_struct, and with it limits for offsets into both blocks. */
+export const FDT_SIZED_VERSION = 17
+/** Nodes of versions before this are named by their whole path, and long values are aligned to 8 bytes. */
+export const FDT_LEAF_NAMES_VERSION = 16
+/** Values that are aligned in those versions have this many bytes or more. */
+export const FDT_ALIGNED_VALUE = 8
 /** Alignment in bytes of the memory reservation block and of the blob itself. */
 export const FDT_RESERVE_ALIGN = 8
 /** Alignment in bytes of structure tokens and property values (FDT_TAGSIZE). */
@@ -50,6 +58,19 @@ export const fdtHeader = struct(
     size_dt_struct: u32be('Bytes of the structure block.'),
   },
 )
+
+const WORD = 4
+const HEADER_WORDS: readonly (readonly [until: number, words: number])[] = [
+  [1, 7],
+  [2, 8],
+  [16, 9],
+]
+
+/** fdt_header_size_(): bytes of the header in a version. */
+export function fdtHeaderSize(version: number): number {
+  const words = HEADER_WORDS.find(([until]) => version <= until)?.[1]
+  return WORD * (words ?? Object.keys(fdtHeader.fields).length)
+}
 
 export const fdtReserveEntry = struct(
   'fdt_reserve_entry',

@@ -18,7 +18,17 @@ import type { KernelBase } from './context.ts'
 import type { Subtree } from './core.ts'
 import { WildAccess } from './crash.ts'
 import type { EarlyMemory } from './early-memory.ts'
-import { checkCompatible, checkHeader, type FdtNode, fdtAt, getProperty, getWord, subnode } from './libfdt.ts'
+import {
+  checkCompatible,
+  checkHeader,
+  type FdtNode,
+  fdtAt,
+  getProperty,
+  getWord,
+  nodeName,
+  subnode,
+  subnodes,
+} from './libfdt.ts'
 import { walkRadix } from './radix-map.ts'
 import { decodeScratch, type ScratchArea } from './scratch.ts'
 import { splitFrames, type UnitVisitor } from './units.ts'
@@ -62,7 +72,7 @@ export class KhoIncoming {
     const root = fdtAt(ram, phys(fdt))
     const wrong = checkCompatible(root, spec.form.compatible)
     if (wrong !== 0) return log.refuse('KHO_COMPATIBLE', fdt, spec.form.compatible, wrong)
-    if (spec.traits.demandsMap && root && this.#mapAddress(root) === undefined) return new Failure('ENOENT')
+    if (spec.traits.demandsMap && this.#mapAddress(root) === undefined) return new Failure('ENOENT')
     if (scratch_size > BigInt(EARLY_MEMREMAP_MAX)) {
       return log.refuse('KHO_SCRATCH_MAPPED', scratch_addr, scratch_size)
     }
@@ -75,13 +85,9 @@ export class KhoIncoming {
 
   /** Address of the map; says so if the property is not there, and nothing if it is 0. */
   #mapAddress(root: FdtNode, id = 'KHO_MAP_PROPERTY'): PhysAddr | undefined {
-    const value = getProperty(root, this.#kernel.spec.form.mapProperty)
-    if (value?.length !== 8) {
-      this.#kernel.say(id)
-      return undefined
-    }
-    const address = new DataView(value.buffer, value.byteOffset).getBigUint64(0, true)
-    return address === 0n ? undefined : phys(address)
+    const address = getWord(root, this.#kernel.spec.form.mapProperty)
+    if (address === undefined) this.#kernel.say(id)
+    return address ? phys(address) : undefined
   }
 
   /** kho_memory_init_early(): free blocks become scratch memory before struct pages are set up. */
@@ -211,12 +217,12 @@ export class KhoIncoming {
     const { ram, spec, say } = this.#kernel
     const { addressProperty, sizeProperty } = spec.form
     const root = this.fdt === undefined ? undefined : fdtAt(ram, this.fdt)
-    for (const node of root?.children ?? []) {
+    for (const node of root ? subnodes(root) : []) {
       const address = getProperty(node, addressProperty)
       if (!address) continue
-      if (address.length !== 8) say('KHO_DEBUGFS_ADDRESS', node.name, address.length)
+      if (address.length !== 8) say('KHO_DEBUGFS_ADDRESS', nodeName(node), address.length)
       else if (sizeProperty !== undefined && getWord(node, sizeProperty) === undefined) {
-        say('KHO_DEBUGFS_SIZE', node.name)
+        say('KHO_DEBUGFS_SIZE', nodeName(node))
       }
     }
   }

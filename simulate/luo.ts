@@ -16,7 +16,7 @@ import type { FdtTree } from '../encode/handover.ts'
 import { encodeInt } from '../encode/write.ts'
 import { type Answer, Failure, failed } from './answer.ts'
 import type { Subtree } from './core.ts'
-import { checkCompatible, type FdtNode, fdtAt, getProperty, missingProperty, subnode } from './libfdt.ts'
+import { checkCompatible, type FdtNode, fdtAt, findProperty, subnode } from './libfdt.ts'
 import { registerTestFlbs, unregisterTestFlbs } from './liveupdate-test.ts'
 import type { LuoContext, LuoForm } from './luo-context.ts'
 import { type FileHandler, FileHandlers } from './luo-file.ts'
@@ -196,7 +196,7 @@ export class Luo {
     const root = fdtAt(this.#context.ram, pa)
     const wanted = compatibleOf(type)
     const mismatch = checkCompatible(root, wanted)
-    if (!root || mismatch !== 0) {
+    if (mismatch !== 0) {
       this.#context.say('LUO_COMPATIBLE', ROOT, wanted, mismatch)
       return new Failure('EINVAL')
     }
@@ -353,10 +353,9 @@ function textStarts(context: LuoContext, pa: PhysAddr, root: StructType, text: s
 
 /** fdt_getprop() of a u64: its value, or the length that was found, or libfdt's error. */
 function wordOf(node: FdtNode, name: string): bigint | number {
-  const value = getProperty(node, name)
-  if (!value) return missingProperty(node)
-  if (value.length !== 8) return value.length
-  return new DataView(value.buffer, value.byteOffset, 8).getBigUint64(0, true)
+  const value = findProperty(node, name)
+  if (typeof value === 'number') return value
+  return value.length === 8 ? new DataView(value.bytes.buffer).getBigUint64(0, true) : value.length
 }
 
 /** The declared node with the values of its words. */

@@ -5,7 +5,6 @@
  * reserved_mem_preserve(); 6.17.8: reserve_mem_kho_finalize().
  */
 import { parseReserveMem } from '../abi/command-line.ts'
-import { FDT_ERR } from '../abi/fdt.ts'
 import { memblockV1, RESERVE_MEM_MAX_ENTRIES, reserveMemV1 } from '../abi/memblock.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import { componentByName } from '../abi/registry.ts'
@@ -18,7 +17,7 @@ import { type Answer, Failure, failed } from './answer.ts'
 import type { KernelBase } from './context.ts'
 import type { EarlyMemory } from './early-memory.ts'
 import type { Kho } from './kho.ts'
-import { checkCompatible, type FdtNode, fdtAt, getWord, subnode } from './libfdt.ts'
+import { checkCompatible, type FdtNode, fdtAt, findSubnode, getWord } from './libfdt.ts'
 import { compatibleOf } from './release.ts'
 
 export interface ReservedRegion {
@@ -78,8 +77,8 @@ export class ReserveMem {
     const { say } = this.#kernel
     const root = this.#incomingFdt()
     if (!root) return undefined
-    const node = subnode(root, name)
-    if (!node) return void say('RESERVE_MEM_NODE', SUBTREE, name, FDT_ERR.NOTFOUND)
+    const node = findSubnode(root, name)
+    if (typeof node === 'number') return void say('RESERVE_MEM_NODE', SUBTREE, name, node)
     const contract = compatibleOf(reserveMemV1)
     const wrong = checkCompatible(node, contract)
     if (wrong !== 0) return void say('RESERVE_MEM_COMPATIBLE', name, contract, wrong)

@@ -18,7 +18,7 @@ import { decodeStruct } from '../inspect/record.ts'
 import { type Answer, type Failure, failed } from './answer.ts'
 import type { KernelBase } from './context.ts'
 import type { Kho } from './kho.ts'
-import { checkCompatible, fdtAt, getProperty, subnode } from './libfdt.ts'
+import { checkCompatible, type FdtValue, fdtAt, getProperty, subnode } from './libfdt.ts'
 import { compatibleOf } from './release.ts'
 
 const SUBTREE = componentByName('kho-test').subtree as string
@@ -55,24 +55,24 @@ export class KhoTest {
   #restore(root: FdtNodeType, pa: PhysAddr): boolean {
     const { ram } = this.#kernel
     const fdt = fdtAt(ram, pa)
-    const magic = fdt && getProperty(fdt, 'magic')
-    if (!fdt || checkCompatible(fdt, compatibleOf(root)) !== 0 || magic?.length !== 4) return false
-    if (u32At(magic) !== magicOf(root)) return false
+    const magic = getProperty(fdt, 'magic')
+    if (checkCompatible(fdt, compatibleOf(root)) !== 0 || magic?.length !== 4) return false
+    if (u32At(magic.bytes) !== magicOf(root)) return false
     const data = subnode(fdt, DATA)
     const [count, csum, info] = ['nr_folios', 'csum', 'folios_info'].map(
       (name) => data && getProperty(data, name),
     )
     if (count?.length !== 4 || csum?.length !== 4 || !info) return false
-    const folios = this.#foliosInfo(root, info, u32At(count))
-    return folios !== undefined && this.#check(folios, u32At(csum))
+    const folios = this.#foliosInfo(root, info, u32At(count.bytes))
+    return folios !== undefined && this.#check(folios, u32At(csum.bytes))
   }
 
   /** Address and order of each folio; undefined where the property has another length, or is no array. */
-  #foliosInfo(root: FdtNodeType, info: Uint8Array, count: number): readonly bigint[] | undefined {
-    if (isInline(root)) return info.length === 8 * count ? wordsOf(info, count) : undefined
+  #foliosInfo(root: FdtNodeType, info: FdtValue, count: number): readonly bigint[] | undefined {
+    if (isInline(root)) return info.length === 8 * count ? wordsOf(info.bytes, count) : undefined
     const { ram, target } = this.#kernel
     if (info.length !== layoutOf(khoVmalloc, target).size) return undefined
-    const area = this.#kho.restoreVmalloc(decodeStruct(khoVmalloc, info, target))
+    const area = this.#kho.restoreVmalloc(decodeStruct(khoVmalloc, info.bytes, target))
     if (!area) return undefined
     const bytes = target.pageSize * 2 ** area.order
     const words = area.pages.flatMap((group) => wordsOf(ram.read(group, bytes), bytes / 8))

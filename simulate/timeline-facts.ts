@@ -5,7 +5,7 @@ import type { StructType } from '../abi/schema.ts'
 import { walkMap } from './handover.ts'
 import type { Kernel } from './kernel.ts'
 import type { KhoData } from './kho-incoming.ts'
-import { fdtAt, getWord } from './libfdt.ts'
+import { fdtAt, getWord, nodeName, subnodes } from './libfdt.ts'
 import type { LiveUpdate } from './live-update.ts'
 import { readStored } from './stored.ts'
 import type { Fact } from './timeline-event.ts'
@@ -28,10 +28,10 @@ export function handoverFacts(kernel: Kernel, boot: KhoData): readonly Fact[] {
   const { form } = kernel.spec
   const { bytes, units } = preservedIn(kernel)
   const root = fdtAt(kernel.ram, phys(boot.fdt_addr))
-  const map = root && getWord(root, form.mapProperty)
-  const subtrees = (root?.children ?? []).flatMap((node): Fact[] => {
+  const map = getWord(root, form.mapProperty)
+  const subtrees = [...subnodes(root)].flatMap((node): Fact[] => {
     const pa = getWord(node, form.addressProperty)
-    return pa === undefined ? [] : [{ name: node.name, pa: phys(pa) }]
+    return pa === undefined ? [] : [{ name: nodeName(node), pa: phys(pa) }]
   })
   return [
     { name: 'preserved', value: bytes, isBytes: true },
