@@ -136,11 +136,12 @@ class Revival {
   /** The nodes of the FDT, as libfdt comes to them. */
   #regions(): readonly Region[] {
     const { fdt } = this.#found
-    const nodes = [...fdt.subnodes(0)].filter((node) => node >= 0)
-    const names = nodes.map((node) => fdt.nodeName(node))
-    return nodes.map((node, index) => {
-      const name = names[index] as string
-      const isAlone = names.filter((other) => other === name).length === 1
+    const named = [...fdt.subnodes(0)].flatMap((node) => {
+      const name = node < 0 ? undefined : fdt.nodeName(node)
+      return name === undefined ? [] : { name, node }
+    })
+    return named.map(({ name, node }, index) => {
+      const isAlone = named.filter((other) => other.name === name).length === 1
       const segment = isAlone ? { index, key: name } : { index }
       return { name, node, place: within(this.#place, this.#type.each?.as ?? '', segment) }
     })
@@ -185,12 +186,13 @@ class Revival {
   /** reserve_mem_kho_revive() */
   #revive(name: string, regions: readonly Region[], wanted: ReserveMem | undefined): void {
     this.#incoming.advance()
-    const region = regions.find((candidate) => candidate.name === name)
+    const found = this.#found.fdt.subnode(0, name)
+    const region = regions.find((candidate) => candidate.node === found)
     if (!region) {
       const message = 'the command line asks for a region that the handover does not have'
       const place = within(this.#place, this.#type.each?.as ?? '', { index: regions.length, key: name })
       const details = { pa: this.#found.base, length: 4, message, expected: name, found: 'no such node' }
-      this.#refuse('RESERVE_MEM_NODE', place, details, [NAME, name, -1])
+      this.#refuse('RESERVE_MEM_NODE', place, details, [NAME, name, found])
       return
     }
     const { node, place } = region

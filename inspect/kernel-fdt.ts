@@ -5,14 +5,19 @@
  * Mirrors scripts/dtc/libfdt/fdt.c and fdt_ro.c without any FDT_ASSUME_*.
  */
 import {
+  FDT_ALIGNED_VALUE,
   FDT_ERR,
   FDT_FIRST_SUPPORTED_VERSION,
+  FDT_LEAF_NAMES_VERSION,
   FDT_MAGIC,
   FDT_RESERVE_ALIGN,
+  FDT_SIZED_VERSION,
+  FDT_SW_MAGIC,
   FDT_TAG_ALIGN,
   FDT_VERSION,
   FdtTag,
   fdtHeader,
+  fdtHeaderSize,
   fdtProperty,
   MAX_FDT_TOTALSIZE,
 } from '../abi/fdt.ts'
@@ -24,15 +29,8 @@ import { decodeStruct } from './record.ts'
 const ANY = { pageSize: 4096 } as const
 const PROPERTY_SIZE = layoutOf(fdtProperty, ANY).size
 const V17_SIZE = layoutOf(fdtHeader, ANY).size
-/** Last version before size_dt_struct, and the one before size_dt_strings; one field of 4 bytes each. */
-const HEADER_SIZES: readonly (readonly [until: number, size: number])[] = [
-  [2, V17_SIZE - 8],
-  [16, V17_SIZE - 4],
-]
 /** A node without properties: its begin, a name of up to 3 bytes, its end. */
 const LEAST_NODE = 3 * FDT_TAG_ALIGN
-/** Versions before this one name nodes by their whole path. */
-const LEAF_NAMES_SINCE = 16
 
 export interface KernelProperty {
   readonly value: Uint8Array
@@ -63,13 +61,13 @@ export class KernelFdt {
     if (magic !== FDT_MAGIC) return FDT_ERR.BADMAGIC
     if (version < FDT_FIRST_SUPPORTED_VERSION || last_comp_version > FDT_VERSION) return FDT_ERR.BADVERSION
     if (version < last_comp_version) return FDT_ERR.BADVERSION
-    const size = HEADER_SIZES.find(([until]) => version <= until)?.[1] ?? V17_SIZE
+    const size = fdtHeaderSize(version)
     if (totalsize < size || totalsize > MAX_FDT_TOTALSIZE) return FDT_ERR.TRUNCATED
     const isAligned = off_mem_rsvmap % FDT_RESERVE_ALIGN === 0 && off_dt_struct % FDT_TAG_ALIGN === 0
     if (asksAlignment && !isAligned) return FDT_ERR.ALIGNMENT
     const inside = (start: number, length: number): boolean => start >= size && start + length <= totalsize
     const { size_dt_struct, off_dt_strings, size_dt_strings } = this.#header
-    const structure = version < FDT_VERSION ? 0 : size_dt_struct
+    const structure = version < FDT_SIZED_VERSION ? 0 : size_dt_struct
     const fits =
       inside(off_mem_rsvmap, 0) && inside(off_dt_struct, structure) && inside(off_dt_strings, size_dt_strings)
     return fits ? 0 : FDT_ERR.TRUNCATED
@@ -79,8 +77,11 @@ export class KernelFdt {
   #probe(): number {
     const { magic, totalsize, version, last_comp_version } = this.#header
     if (!this.#aligned) return FDT_ERR.ALIGNMENT
-    if (magic !== FDT_MAGIC) return FDT_ERR.BADMAGIC
-    if (version < FDT_FIRST_SUPPORTED_VERSION || last_comp_version > FDT_VERSION) return FDT_ERR.BADVERSION
+    if (magic === FDT_SW_MAGIC) {
+      if (this.#header.size_dt_struct === 0) return FDT_ERR.BADSTATE
+    } else if (magic !== FDT_MAGIC) return FDT_ERR.BADMAGIC
+    else if (version < FDT_FIRST_SUPPORTED_VERSION || last_comp_version > FDT_VERSION)
+      return FDT_ERR.BADVERSION
     return totalsize < MAX_FDT_TOTALSIZE ? 0 : FDT_ERR.TRUNCATED
   }
 
@@ -91,7 +92,7 @@ export class KernelFdt {
     for (const node of this.subnodes(parent)) {
       if (node < 0) return node
       const found = this.nodeName(node)
-      if (found === name || (!name.includes('@') && found.startsWith(`${name}@`))) return node
+      if (found === name || (!name.includes('@') && found?.startsWith(`${name}@`))) return node
     }
     return FDT_ERR.NOTFOUND
   }
@@ -128,13 +129,16 @@ export class KernelFdt {
       else if (next < 0 || tag === FdtTag.END) break
       at = next
     } while (depth > 0)
-    return this.#header.version >= FDT_VERSION && this.#holds(at, LEAST_NODE + FDT_TAG_ALIGN)
+    return this.#header.version >= FDT_SIZED_VERSION && this.#holds(at, LEAST_NODE + FDT_TAG_ALIGN)
   }
 
-  nodeName(node: number): string {
+  /** fdt_get_name(): before version 16 what stands behind the last slash; undefined where there is none. */
+  nodeName(node: number): string | undefined {
     const start = this.#header.off_dt_struct + node + FDT_TAG_ALIGN
     const name = latin1(this.#bytes.subarray(start, this.#bytes.indexOf(0, start)))
-    return this.#header.version < LEAF_NAMES_SINCE ? name.slice(name.lastIndexOf('/') + 1) : name
+    if (this.#header.version >= FDT_LEAF_NAMES_VERSION) return name
+    const slash = name.lastIndexOf('/')
+    return slash < 0 ? undefined : name.slice(slash + 1)
   }
 
   /** fdt_getprop(): the first property of that name, or the error. */
@@ -175,8 +179,16 @@ export class KernelFdt {
   }
 
   #value(at: number): KernelProperty {
-    const offset = this.#header.off_dt_struct + at + PROPERTY_SIZE
-    return { value: this.#bytes.slice(offset, offset + this.#word(at + FDT_TAG_ALIGN)), offset }
+    const length = this.#word(at + FDT_TAG_ALIGN)
+    const offset = this.#header.off_dt_struct + this.#valueAt(at, length)
+    return { value: this.#bytes.slice(offset, offset + length), offset }
+  }
+
+  /** Offset of a property's value in the structure block; before version 16 a long one is aligned to 8 bytes. */
+  #valueAt(property: number, length: number): number {
+    const at = property + PROPERTY_SIZE
+    const isOld = this.#header.version < FDT_LEAF_NAMES_VERSION
+    return isOld && length >= FDT_ALIGNED_VALUE && at % FDT_ALIGNED_VALUE !== 0 ? at + FDT_TAG_ALIGN : at
   }
 
   /** Behind the head of a node; an error where there is none. */
@@ -197,7 +209,8 @@ export class KernelFdt {
       end = nul + 1 - this.#header.off_dt_struct
     } else if (tag === FdtTag.PROP) {
       if (!this.#holds(end, FDT_TAG_ALIGN)) return premature
-      end = start + PROPERTY_SIZE + this.#word(end)
+      const length = this.#word(end)
+      end = this.#valueAt(start, length) + length
     } else if (tag !== FdtTag.END_NODE && tag !== FdtTag.NOP && tag !== FdtTag.END) return premature
     if (!this.#holds(start, end - start)) return premature
     return { tag, next: Math.ceil(end / FDT_TAG_ALIGN) * FDT_TAG_ALIGN }
@@ -208,7 +221,7 @@ export class KernelFdt {
     const { off_dt_struct, size_dt_struct, totalsize, version } = this.#header
     const end = off_dt_struct + offset + length
     if (end > totalsize || end > this.#bytes.length) return false
-    return version < FDT_VERSION || offset + length <= size_dt_struct
+    return version < FDT_SIZED_VERSION || offset + length <= size_dt_struct
   }
 
   #word(offset: number): number {
@@ -218,9 +231,14 @@ export class KernelFdt {
   /** Whether fdt_get_string() finds just this string. */
   #isString(offset: number, wanted: string): boolean {
     if (this.#probe() < 0) return false
-    const { off_dt_strings, size_dt_strings, totalsize, version } = this.#header
-    const room = version < FDT_VERSION ? totalsize : Math.min(totalsize, off_dt_strings + size_dt_strings)
-    const start = off_dt_strings + offset
+    const { magic, off_dt_strings, size_dt_strings, totalsize, version } = this.#header
+    // Of an unfinished blob offsets are negative, and reach up to the strings' end.
+    const isUnfinished = magic === FDT_SW_MAGIC
+    const signed = offset | 0
+    if (isUnfinished ? signed >= 0 || -signed > size_dt_strings : signed < 0) return false
+    const limit = isUnfinished ? off_dt_strings : off_dt_strings + size_dt_strings
+    const room = isUnfinished || version >= FDT_SIZED_VERSION ? Math.min(totalsize, limit) : totalsize
+    const start = (off_dt_strings + signed) >>> 0
     if (start + wanted.length >= Math.min(room, this.#bytes.length)) return false
     for (let at = 0; at < wanted.length; at++) {
       if (this.#bytes[start + at] !== wanted.charCodeAt(at)) return false
