@@ -1,6 +1,7 @@
 /**
  * What a kernel function answers: a value, or the error that it returns. A refusal is an ordinary answer
- * here; exceptions are for what ends the kernel (crash.ts) and for defects of this project.
+ * here; exceptions are for what ends the kernel (crash.ts) or a task (blocked.ts) and for defects of this
+ * project.
  */
 import { ERRNO, type Errno } from '../abi/errno.ts'
 
@@ -14,8 +15,8 @@ export class Failure {
     this.number = typeof cause === 'number' ? cause : -ERRNO[cause]
   }
 
-  /** Name of the error; the number where it has none here. */
-  get errno(): Errno | number {
+  /** Name of the error; the number where it has none here; `blocks` for what never comes back. */
+  get errno(): Errno | number | 'blocks' {
     const name = Object.entries(ERRNO).find(([, number]) => number === -this.number)?.[0]
     return (name as Errno | undefined) ?? this.number
   }

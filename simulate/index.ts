@@ -1,5 +1,6 @@
 /** Public surface of the simulator. */
 export { type Answer, Failure, failed } from './answer.ts'
+export { Blocked } from './blocked.ts'
 export type { KernelConfig } from './context.ts'
 export type { LogLine, Subsystem } from './core.ts'
 export { File } from './file.ts'

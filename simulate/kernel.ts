@@ -12,6 +12,7 @@ import { invariant } from '../abi/fault.ts'
 import type { Target } from '../abi/layout.ts'
 import { type Architecture, memoryOrders } from '../abi/machine.ts'
 import { type Answer, Failure, failed } from './answer.ts'
+import { unlessBlocked } from './blocked.ts'
 import { scratchSizes, switchOf } from './command-line.ts'
 import type { KernelBase, KernelConfig } from './context.ts'
 import type { LogLine, Subsystem } from './core.ts'
@@ -150,21 +151,21 @@ export class Kernel implements KernelBase {
   /**
    * kernel_kexec(): subsystems serialize, then the jump. EBUSY while another call is in kexec, EINVAL if no
    * image is loaded; a failure leaves the kernel running. Undefined from a kernel that is gone, and where
-   * the jump comes back.
+   * the jump comes back; `Blocked` where it never gets that far.
    */
   reboot(): Answer<Handover> | undefined {
-    return this.run(() =>
-      this.#withKexecLock(() => {
-        const image = this.#image
-        if (!image) return new Failure('EINVAL')
-        const failure = this.#serialize(image.preservesContext)
-        if (failed(failure)) return failure
-        if (image.preservesContext) return undefined
-        const handover = handOver(this, this.kho, image)
-        this.#state = 'left'
-        return handover
-      }),
-    )
+    return this.run(() => unlessBlocked(() => this.#withKexecLock(() => this.#jump())))
+  }
+
+  #jump(): Answer<Handover | undefined> {
+    const image = this.#image
+    if (!image) return new Failure('EINVAL')
+    const failure = this.#serialize(image.preservesContext)
+    if (failed(failure)) return failure
+    if (image.preservesContext) return undefined
+    const handover = handOver(this, this.kho, image)
+    this.#state = 'left'
+    return handover
   }
 
   /** What kexec(8) does: an image is loaded unless one is, then the reboot. */

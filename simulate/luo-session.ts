@@ -11,7 +11,7 @@ import type { PhysAddr } from '../abi/memory.ts'
 import type { StructType } from '../abi/schema.ts'
 import { beforeNul, decodeText } from '../inspect/text.ts'
 import { type Answer, Failure, failed } from './answer.ts'
-import { Blocked } from './blocked.ts'
+import { waitForEver } from './blocked.ts'
 import type { LuoContext, LuoForm } from './luo-context.ts'
 import { type FileHandlers, FileSet } from './luo-file.ts'
 import { fileRecords, type IncomingSessions, type OutgoingSessions } from './luo-records.ts'
@@ -171,7 +171,7 @@ export class Sessions {
 
   /** Who wants the lock for reading while it is held for writing waits for ever. */
   checkLock(): void {
-    if (this.#locked) throw new Blocked('luo_session_serialize_rwsem')
+    if (this.#locked) waitForEver('luo_session_serialize_rwsem')
   }
 
   /** luo_session_alloc() */

@@ -19,9 +19,6 @@ export function runStep(step: ScenarioStep, machine: TimelineMachine, contentOf:
     const answer = kernel.run(() => act(verb, step, machine, contentOf))
     return kernel.state === 'running' ? resultOf(answer) : machine.dead()
   } catch (error) {
-    if (error instanceof Blocked) {
-      return { outcome: 'blocks', wrong: [], facts: [], because: error.message }
-    }
     if (error instanceof TimelineLimit) return done([], [error.message])
     throw error
   }
@@ -40,8 +37,14 @@ function act(
 }
 
 function resultOf(answer: Answer<unknown> | StepResult): StepResult {
-  if (failed(answer)) return { outcome: outcomeOf(answer), wrong: [], facts: [] }
+  if (answer instanceof Blocked) return { ...unlike(answer), because: answer.because }
+  if (failed(answer)) return unlike(answer)
   return isResult(answer) ? answer : done()
+}
+
+/** It came to something else than `ok`. */
+function unlike(answer: Failure): StepResult {
+  return { outcome: outcomeOf(answer), wrong: [], facts: [] }
 }
 
 /** An error number without a name is told as one. */

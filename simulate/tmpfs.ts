@@ -22,11 +22,15 @@ export class Tmpfs {
     this.#mount = mount
   }
 
-  /** memfd_create() */
-  memfdCreate(name: string, flags: number): Answer<File> {
+  /** memfd_create(), what comes before a descriptor is taken: sanitize_flags(), alloc_name(). */
+  checkMemfd(name: string, flags: number): Answer {
     const both = memfdCreateFlags.EXEC | memfdCreateFlags.NOEXEC_SEAL
     if ((flags & ~ALL_FLAGS) !== 0 || (flags & both) === both) return new Failure('EINVAL')
     if (new TextEncoder().encode(name).length > MFD_NAME_MAX_LEN) return new Failure('EINVAL')
+  }
+
+  /** memfd_create(), what comes then. */
+  memfdCreate(flags: number): File {
     return (flags & memfdCreateFlags.HUGETLB) === 0 ? this.memfdFile(flags) : new File({})
   }
 

@@ -5,6 +5,7 @@
  * Paths are `/dev/liveupdate`, `/dev/null`, the directory `/tmp`, which is a tmpfs, files in it, and
  * `/proc/self/fd/N` for a tmpfs file or memfd that is open.
  */
+import type { Errno } from '../abi/errno.ts'
 import type { Target } from '../abi/layout.ts'
 import { type LiveupdateIoctl, liveupdateIoctls } from '../abi/liveupdate.ts'
 import { LIVEUPDATE_SESSION_NAME_LENGTH } from '../abi/luo.ts'
@@ -14,7 +15,7 @@ import { encodeStruct, type FieldValue } from '../encode/write.ts'
 import { decodeStruct } from '../inspect/record.ts'
 import { beforeNul, decodeText } from '../inspect/text.ts'
 import { type Answer, Failure, failed } from './answer.ts'
-import { Blocked } from './blocked.ts'
+import { Blocked, unlessBlocked } from './blocked.ts'
 import { File, FileTable } from './file.ts'
 import type { LiveupdateDevice } from './luo-device.ts'
 import type { ShmemInode } from './shmem.ts'
@@ -73,7 +74,8 @@ export class Userspace {
   }
 
   memfdCreate(name: string, flags = 0): Answer<number> {
-    return this.#intoDescriptor(() => this.#kernel.tmpfs.memfdCreate(name, flags))
+    const refused = this.#enter(() => this.#kernel.tmpfs.checkMemfd(name, flags))
+    return failed(refused) ? refused : this.#intoDescriptor(() => this.#kernel.tmpfs.memfdCreate(flags))
   }
 
   dup(fd: number): Answer<number> {
@@ -161,7 +163,7 @@ export class Userspace {
     const found = this.#regular(fd, 'ESPIPE')
     if (failed(found)) return found
     const { file, inode } = found
-    const position = seekTarget(file, inode, BigInt(offset), whence)
+    const position = this.#enter(() => seekTarget(file, inode, BigInt(offset), whence))
     if (failed(position)) return position
     if (position < 0n || position > MAX_FILE_SIZE) return new Failure('EINVAL')
     file.position = position
@@ -172,20 +174,21 @@ export class Userspace {
   addSeals(fd: number, seals: number): Answer {
     const found = this.#regular(fd, 'EINVAL')
     if (failed(found)) return found
-    return found.file.writable ? found.inode.addSeals(seals) : new Failure('EPERM')
+    if (!found.file.writable) return new Failure('EPERM')
+    return this.#enter(() => found.inode.addSeals(seals))
   }
 
   /** fcntl(F_GET_SEALS) */
   getSeals(fd: number): Answer<number> {
     const found = this.#regular(fd, 'EINVAL')
-    return failed(found) ? found : found.inode.seals
+    return failed(found) ? found : this.#enter(() => found.inode.seals)
   }
 
   fstat(fd: number): Answer<FileStatus> {
     const found = this.#regular(fd, 'EINVAL')
     if (failed(found)) return found
     const { number: ino, mode, links: nlink, size, blocks } = found.inode
-    return { ino, mode, nlink, size, blocks }
+    return this.#enter(() => ({ ino, mode, nlink, size, blocks }))
   }
 
   /** LIVEUPDATE_IOCTL_CREATE_SESSION */
@@ -254,15 +257,14 @@ export class Userspace {
     return fd
   }
 
-  /** From a call that ends the kernel nobody comes back. */
+  /** From a call that ends the kernel, and from one into a kernel that is gone, nobody comes back. */
   #enter<T>(inside: () => Answer<T>): Answer<T> {
-    const done = this.#kernel.run(() => ({ answer: inside() }))
-    if (!done) throw new Blocked('a kernel that is gone')
-    return done.answer
+    const done = this.#kernel.run(() => ({ answer: unlessBlocked(inside) }))
+    return done ? done.answer : new Blocked('the kernel is gone')
   }
 
   /** The file of tmpfs behind a descriptor; `other` is answered for files of other kinds. */
-  #regular(fd: number, other: Failure['errno']): Answer<{ readonly file: File; readonly inode: ShmemInode }> {
+  #regular(fd: number, other: Errno): Answer<{ readonly file: File; readonly inode: ShmemInode }> {
     const file = this.files.find(fd)
     if (!file || file.path) return new Failure('EBADF')
     return file.inode ? { file, inode: file.inode } : new Failure(other)

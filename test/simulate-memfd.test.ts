@@ -5,6 +5,7 @@ import { memfdFolio, memfdSeals, memfdV1, memfdV2 } from '../abi/memfd.ts'
 import { type PhysAddr, phys } from '../abi/memory.ts'
 import { fallocateFlags, memfdCreateFlags } from '../abi/shmem.ts'
 import { failed } from '../simulate/answer.ts'
+import { Blocked } from '../simulate/blocked.ts'
 import { readStored, writeFields } from '../simulate/stored.ts'
 import {
   bootLive,
@@ -208,6 +209,38 @@ describe.each(LUO_RELEASES)('%s', (release) => {
     const answer = UNTIL_70.includes(release) ? undefined : 'EIO'
     expect([1, 2].map(() => errno(next.user.retrieveFd(session, 1n)))).toEqual([answer, answer])
     expect(next.console()).toContain('memfd_luo: Unable to restore folio at physical address: 1234000')
+  })
+
+  test('bad flags and long names are refused before a descriptor is asked for', () => {
+    const { user } = bootLive(release)
+    user.files.limit = 4
+    value(user.memfdCreate('last'))
+    expect(errno(user.memfdCreate('m'))).toBe('EMFILE')
+    expect(errno(user.memfdCreate('m', 1 << 12))).toBe('EINVAL')
+    expect(errno(user.memfdCreate('x'.repeat(250)))).toBe('EINVAL')
+  })
+
+  test('what the kernel dies of: no call throws, that one and all later ones block', () => {
+    const { next, session } = damaged(release, (kernel, _, record) => {
+      writeFields(kernel, UNTIL_70.includes(release) ? memfdV1 : memfdV2, record, { nr_folios: 1n << 20n })
+    })
+    const { user, kernel } = next
+    const memfd = value(user.memfdCreate('m'))
+    const answer = user.retrieveFd(session, 1n)
+    expect(kernel.state).toBe('crashed')
+    expect(answer).toBeInstanceOf(Blocked)
+    const later = [
+      user.open('/dev/liveupdate'),
+      user.createSession(next.device(), 'x'),
+      user.finish(session),
+      user.close(session),
+      user.pread(memfd, 1, 0),
+      user.fstat(memfd),
+      user.getSeals(memfd),
+      user.lseek(memfd, 0),
+    ]
+    expect([answer, ...later].map(errno)).toEqual(Array(9).fill('blocks'))
+    expect(kernel.leave()).toBeUndefined()
   })
 
   test('of the folios that discarded files lack, only ten are named in a boot', () => {

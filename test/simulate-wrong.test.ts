@@ -10,6 +10,7 @@ import { openImage } from '../inspect/image.ts'
 import { child, itemsAt, numberAt } from '../inspect/tree.ts'
 import type { Answer } from '../simulate/answer.ts'
 import { failed } from '../simulate/answer.ts'
+import { Blocked } from '../simulate/blocked.ts'
 import { imageHandover } from '../simulate/image-handover.ts'
 import { simulatedRelease } from '../simulate/release.ts'
 import { LAB_CMDLINE, type Patch } from './support/captured.ts'
@@ -168,22 +169,23 @@ class Suite {
     const sessions_failed: [string, string][] = []
     const files_failed: [string, string][] = []
     let device_errno: number | null = null
-    whileAlive(() => {
-      const device = machine.user.open('/dev/liveupdate')
-      device_errno = failed(device) ? -device.number : 0
-      if (failed(device)) return
+    const device = machine.user.open('/dev/liveupdate')
+    if (!(device instanceof Blocked)) device_errno = failed(device) ? -device.number : 0
+    if (!failed(device)) {
       for (const [name, list] of Object.entries(SESSIONS)) {
         const session = machine.user.retrieveSession(device, name)
+        if (session instanceof Blocked) break
         if (failed(session)) sessions_failed.push([name, errnoText(session)])
         else {
           for (const token of list) {
             const fd = machine.user.retrieveFd(session, token)
+            if (fd instanceof Blocked) break
             if (failed(fd)) files_failed.push([token.toString(16), errnoText(fd)])
             else files[token.toString(16)] = this.#compare(token, stateOf(machine, fd))
           }
         }
       }
-    })
+    }
     const lines = machine.console()
     const panic = lines.find((line) => line.startsWith('Kernel panic')) ?? null
     const flbs_found = lines.filter((line) => line.includes('found flb data')).length
@@ -204,15 +206,6 @@ class Suite {
 
 function errnoText(answer: Answer<unknown>): string {
   return failed(answer) ? String(-answer.number) : '0'
-}
-
-/** A guest whose kernel dies finds nothing more. */
-function whileAlive(work: () => void): void {
-  try {
-    work()
-  } catch (error) {
-    if (!(error instanceof Error && error.name === 'Error' && error.message.includes('gone'))) throw error
-  }
 }
 
 /** What was printed shortly before a panic may have been lost with it. */

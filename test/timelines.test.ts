@@ -213,6 +213,24 @@ const anyStep = fc.constantFrom(
   'boot',
 )
 
+test('a call that the kernel dies of comes to panic, and so does what follows', async () => {
+  const steps = [
+    ...['open', '{ create_session: vm }'],
+    '{ preserve: { session: vm, token: 1, memfd: { size: 9000, content: { text: x } } } }',
+    '{ corrupt: { path: "luo.sessions[vm].files[0x1].memfd.folios.first", value: 0x7fffffff000 } }',
+    ...['kexec', 'open', '{ retrieve_session: vm }'],
+    ...['{ retrieve: { session: vm, token: 1 } }', 'open', '{ finish: vm }'],
+  ]
+  const text = `release: linux-7.3\nsteps:\n${steps.map((step) => `  - ${step}\n`).join('')}`
+  const { events } = await runText(text, {}, { keepGoing: true })
+  expect(events.slice(-4).map(({ outcomes }) => outcomes[0]?.outcome)).toEqual([
+    'ok',
+    'panic',
+    'panic',
+    'panic',
+  ])
+})
+
 test('no sequence of steps ends the simulator itself', async () => {
   const names = '{ steps: [], only: linux-6.16 }'
   const opened = [

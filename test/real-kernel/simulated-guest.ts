@@ -1,5 +1,4 @@
 /** What a simulated kernel does with a handover, told the same way as what a real one does. */
-import { ERRNO } from '../../abi/errno.ts'
 import type { Expectation } from '../../qemu/expectation.ts'
 import { type FileReport, type KernelReport, readConsole, type SessionReport } from '../../qemu/report.ts'
 import { wordSum } from '../../qemu/word-sum.ts'
@@ -75,6 +74,5 @@ function succeeded<T>(answer: Answer<T>): T {
 
 /** The number that a process sees. */
 function errnoOf(answer: Answer<unknown>): number {
-  if (!failed(answer)) return 0
-  return typeof answer.errno === 'string' ? ERRNO[answer.errno] : answer.errno
+  return failed(answer) ? -answer.number : 0
 }

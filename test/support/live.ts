@@ -130,7 +130,7 @@ export function value<T>(answer: Answer<T>): T {
 }
 
 /** The error's name; undefined for an answer that is none. */
-export function errno(answer: Answer<unknown>): Errno | number | undefined {
+export function errno(answer: Answer<unknown>): Errno | number | 'blocks' | undefined {
   return failed(answer) ? answer.errno : undefined
 }
 
