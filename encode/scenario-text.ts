@@ -26,6 +26,10 @@ export interface ScenarioText {
 
 /** A text longer than this is not written by hand. */
 const MAX_TEXT = 64 * 1024 * 1024
+/** No verb of a step is longer. */
+const MAX_WORD = 40
+/** Nobody indents a step further. */
+const MAX_INDENT = 200
 /** Aliases may repeat this many nodes in all. */
 const MAX_ALIASED = 100_000
 
@@ -41,7 +45,10 @@ export async function parseScenarioText(
     const document = yaml.parseDocument(text, { intAsBigInt: true, lineCounter: lines, prettyErrors: false })
     const wrong = [...document.errors, ...document.warnings]
     if (wrong.length > 0) {
-      return { problems: wrong.map((error) => syntaxProblem(placeAt(lines, error.pos[0]), messageOf(error))) }
+      const problems = wrong.map((error) =>
+        syntaxProblem(placeAt(lines, error.pos[0]), messageOf(error, text)),
+      )
+      return { problems }
     }
     const value = document.toJS({ mapAsMap: true, maxAliasCount: MAX_ALIASED })
     const finder = new NodeFinder(yaml, document)
@@ -54,9 +61,17 @@ export async function parseScenarioText(
   }
 }
 
-/** In the terms of a scenario where the library speaks of its own functions. */
-function messageOf({ code, message }: YAMLParseError | YAMLWarning): string {
-  return code === 'MULTIPLE_DOCS' ? 'expected one document, found a second one' : message
+/** In the terms of a scenario where the library speaks of its own functions, and with what is easily forgotten. */
+function messageOf({ code, message, pos }: YAMLParseError | YAMLWarning, text: string): string {
+  if (code === 'MULTIPLE_DOCS') return 'expected one document, found a second one'
+  const word = code === 'MULTILINE_IMPLICIT_KEY' ? loneWord(text, pos[0]) : undefined
+  return word === undefined ? message : `${message}; a key with others below it needs a colon: '- ${word}:'`
+}
+
+/** A word that is all there is on its line, as an item of a list. */
+function loneWord(text: string, offset: number): string | undefined {
+  const isItem = /(?:^|\n)[ -]*- +$/.test(text.slice(Math.max(0, offset - MAX_INDENT), offset))
+  return isItem ? /^\w+(?=\r?\n)/.exec(text.slice(offset, offset + MAX_WORD))?.[0] : undefined
 }
 
 function placeAt(lines: LineCounter, offset: number): { readonly line: number; readonly column: number } {

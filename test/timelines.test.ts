@@ -169,6 +169,10 @@ describe('mistakes in timelines', () => {
     await expect(parts.join('\n')).toMatchFileSnapshot('expected/bad-timelines.txt')
   })
 
+  test('what the hint for a word with keys below it says is taken', async () => {
+    expect(await refusal('release: linux-7.3\nsteps:\n  - kexec:\n    expect: ok\n')).toBe('taken')
+  })
+
   test.each(badTimelines)('$cause', async ({ text }) => {
     for (const line of (await refusal(text)).split('\n')) expect(line).toMatch(/^\d+:\d+: \S/)
   })

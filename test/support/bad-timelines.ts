@@ -12,6 +12,8 @@ export const badTimelines: readonly BadTimeline[] = [
   { cause: 'steps that are no list', text: 'release: linux-7.3\nsteps: { open: }\n' },
   { cause: 'an unknown word', text: steps('opem') },
   { cause: 'an unknown verb', text: steps('{ creat_session: a }') },
+  { cause: 'a word with keys below it', text: steps('open', 'kexec\n    expect: panic') },
+  { cause: 'two words with keys below them', text: steps('open it\n    expect: panic') },
   { cause: 'two verbs', text: steps('{ create_session: a, close: a }') },
   { cause: 'no verb', text: steps('{ title: nothing }') },
   { cause: 'an unknown error', text: steps('{ open: , expect: EEXISTS }') },
