@@ -5,10 +5,11 @@
 import { invariant } from '../abi/fault.ts'
 import type { PageSize } from '../abi/layout.ts'
 import { type PhysAddr, type PhysRange, phys } from '../abi/memory.ts'
+import { type FrameRange, FrameRanges, FrameSpans } from './frame-ranges.ts'
 import { mergeRanges } from './memory.ts'
 
-/** Frames as numbers: a frame number has at most 52 bits. */
-export interface FrameRange {
+/** Pages are cut off its start. */
+interface FreeRange {
   start: number
   end: number
 }
@@ -21,7 +22,7 @@ export class PageAllocator {
   readonly pageSize: PageSize
   readonly #ram: readonly PhysRange[]
   readonly #taken = new FrameRanges()
-  #free: FrameRange[] | undefined
+  #free: FreeRange[] | undefined
 
   constructor(pageSize: PageSize, ram: readonly PhysRange[]) {
     this.pageSize = pageSize
@@ -86,7 +87,7 @@ export class PageAllocator {
 
   /** Cuts frames out of a free range; returns how many free ranges stand in its place. */
   #take(at: number, start: number, end: number): number {
-    const range = this.#freeList()[at] as FrameRange
+    const range = this.#freeList()[at] as FreeRange
     const left = [
       { start: range.start, end: start },
       { start: end, end: range.end },
@@ -96,73 +97,20 @@ export class PageAllocator {
     return left.length
   }
 
-  #freeList(): FrameRange[] {
+  #freeList(): FreeRange[] {
     this.#free ??= this.#computeFree()
     return this.#free
   }
 
-  #computeFree(): FrameRange[] {
+  #computeFree(): FreeRange[] {
     const size = BigInt(this.pageSize)
     this.#taken.add(0, 1)
-    const taken = this.#taken.merged()
-    const free: FrameRange[] = []
-    let next = 0
-    for (const range of this.#ram) {
-      const end = Number(range.end / size)
-      let start = Number((range.start + size - 1n) / size)
-      while (next < taken.length && (taken[next] as FrameRange).end <= start) next++
-      for (let at = next; at < taken.length; at++) {
-        const hole = taken[at] as FrameRange
-        if (hole.start >= end) break
-        if (hole.start > start) free.push({ start, end: hole.start })
-        start = Math.max(start, hole.end)
-      }
-      if (start < end) free.push({ start, end })
-    }
-    return free
+    const ram = this.#ram.map(({ start, end }) => ({
+      start: Number((start + size - 1n) / size),
+      end: Number(end / size),
+    }))
+    return [...FrameSpans.of(ram).without(this.#taken.merged())]
   }
-}
-
-/** Ranges of frames in any order, in columns: a document can name a place for every page. */
-export class FrameRanges {
-  #starts = new Float64Array(16)
-  #ends = new Float64Array(16)
-  #length = 0
-
-  /** Goes on the last range where it follows it. */
-  add(start: number, end: number): void {
-    if (this.#length > 0 && this.#ends[this.#length - 1] === start) {
-      this.#ends[this.#length - 1] = end
-      return
-    }
-    if (this.#length === this.#starts.length) {
-      this.#starts = doubled(this.#starts)
-      this.#ends = doubled(this.#ends)
-    }
-    this.#starts[this.#length] = start
-    this.#ends[this.#length] = end
-    this.#length++
-  }
-
-  /** Sorted and disjoint. */
-  merged(): readonly FrameRange[] {
-    const order = Uint32Array.from({ length: this.#length }, (_, at) => at)
-    order.sort((a, b) => (this.#starts[a] ?? 0) - (this.#starts[b] ?? 0))
-    const merged: FrameRange[] = []
-    for (const at of order) {
-      const [start, end] = [this.#starts[at] ?? 0, this.#ends[at] ?? 0]
-      const last = merged.at(-1)
-      if (last && start <= last.end) last.end = Math.max(last.end, end)
-      else if (end > start) merged.push({ start, end })
-    }
-    return merged
-  }
-}
-
-function doubled(column: Float64Array<ArrayBuffer>): Float64Array<ArrayBuffer> {
-  const larger = new Float64Array(column.length * 2)
-  larger.set(column)
-  return larger
 }
 
 function unitsIn(range: FrameRange, pages: number): number {

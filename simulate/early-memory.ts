@@ -5,7 +5,7 @@
  * Source: mm/memblock.c.
  */
 import { type PhysAddr, phys } from '../abi/memory.ts'
-import { type FrameRange, FrameRanges } from '../encode/page-allocator.ts'
+import { type FrameRange, FrameRanges, FrameSpans } from '../encode/frame-ranges.ts'
 import type { MachineRam } from './ram.ts'
 
 export interface EarlyRequest {
@@ -72,9 +72,9 @@ export class EarlyMemory {
   allocate({ bytes, align, limit, node }: EarlyRequest): PhysAddr | undefined {
     const size = BigInt(this.#ram.pageSize)
     const grain = align > size ? align : size
-    const allowed = this.scratchOnly ? intersect(this.free(), this.scratch()) : this.free()
-    for (const range of allowed.toReversed()) {
-      const here = this.#ram.rangeOf(range)
+    const allowed = this.scratchOnly ? this.free().within(this.scratch()) : this.free()
+    for (let at = allowed.length - 1; at >= 0; at--) {
+      const here = this.#ram.rangeOf({ start: allowed.start(at), end: allowed.end(at) })
       if (node !== undefined && this.#ram.nodeOf(here.start) !== node) continue
       const top = limit !== undefined && here.end > limit ? limit : here.end
       if (top - here.start < bytes) continue
@@ -87,20 +87,20 @@ export class EarlyMemory {
   }
 
   /** RAM that nobody has reserved; no range crosses nodes. */
-  free(): readonly FrameRange[] {
+  free(): FrameSpans {
     const size = BigInt(this.#ram.pageSize)
     const ram = this.#ram.ranges.map(({ start, end }) => ({
       start: Number((start + size - 1n) / size),
       end: Number(end / size),
     }))
-    return subtract(ram, this.reserved())
+    return FrameSpans.of(ram).without(this.reserved())
   }
 
-  reserved(): readonly FrameRange[] {
+  reserved(): FrameSpans {
     return this.#reserved.merged()
   }
 
-  scratch(): readonly FrameRange[] {
+  scratch(): FrameSpans {
     return this.#scratch.merged()
   }
 
@@ -110,30 +110,4 @@ export class EarlyMemory {
     const end = start + bytes < last ? start + bytes : last
     return { start: Number(start / size), end: Number((end + size - 1n) / size) }
   }
-}
-
-/** What is in one list but not in the other, both sorted and disjoint. */
-export function subtract(from: readonly FrameRange[], taken: readonly FrameRange[]): FrameRange[] {
-  const rest: FrameRange[] = []
-  let next = 0
-  for (const { start, end } of from) {
-    let at = start
-    while (next < taken.length && (taken[next] as FrameRange).end <= at) next++
-    for (let index = next; index < taken.length; index++) {
-      const hole = taken[index] as FrameRange
-      if (hole.start >= end) break
-      if (hole.start > at) rest.push({ start: at, end: hole.start })
-      at = Math.max(at, hole.end)
-    }
-    if (at < end) rest.push({ start: at, end })
-  }
-  return rest
-}
-
-export function intersect(a: readonly FrameRange[], b: readonly FrameRange[]): FrameRange[] {
-  return subtract(a, subtract(a, b))
-}
-
-export function framesOf(ranges: readonly FrameRange[]): number {
-  return ranges.reduce((sum, { start, end }) => sum + end - start, 0)
 }

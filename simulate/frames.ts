@@ -1,13 +1,18 @@
 /**
- * struct page of the frames in use, in columns: memory grows with what was ever used, not with RAM.
+ * struct page of the frames in use, in columns: memory grows with what was ever used, not with RAM, and
+ * not with how far apart it lies.
  *
  * Only the first page of a folio or of a preserved unit has an entry, as only there the kernel keeps
  * reference count, order and page->private. A page may be both: where units of a damaged map overlap.
  */
+import { NumberIndex } from './number-index.ts'
 
-const CHUNK = 1 << 15
+/** Neighbouring frames share an entry of the index. */
+const GROUP = 8
+/** Groups in a block of the columns. */
+const BLOCK = 1 << 12
 
-interface Chunk {
+interface Block {
   /** Of a folio. */
   readonly order: Uint8Array
   /** 0 where no folio starts. */
@@ -17,68 +22,93 @@ interface Chunk {
 }
 
 export class FrameTable {
-  readonly #chunks = new Map<number, Chunk>()
-  #index = -1
-  #chunk: Chunk | undefined
+  /** Groups in the order in which they came to be used. */
+  readonly #groups = new NumberIndex()
+  readonly #blocks: Block[] = []
+  /** Where the last frame lies that was asked for; most lie next to it. */
+  #group = -1
+  #slot = -1
 
   order(frame: number): number {
-    return this.#find(frame)?.order[frame % CHUNK] ?? 0
+    return this.#find(frame)?.order[this.#at(frame)] ?? 0
   }
 
   refs(frame: number): number {
-    return this.#find(frame)?.refs[frame % CHUNK] ?? 0
+    return this.#find(frame)?.refs[this.#at(frame)] ?? 0
   }
 
   /** Order of the preserved unit that starts at a frame; undefined where none does. */
   unit(frame: number): number | undefined {
-    const unit = this.#find(frame)?.unit[frame % CHUNK] ?? 0
+    const unit = this.#find(frame)?.unit[this.#at(frame)] ?? 0
     return unit === 0 ? undefined : unit - 1
   }
 
   set(frame: number, order: number, refs: number): void {
-    const chunk = this.#find(frame) ?? this.#add(frame)
-    chunk.order[frame % CHUNK] = order
-    chunk.refs[frame % CHUNK] = refs
+    const block = this.#find(frame) ?? this.#add(frame)
+    block.order[this.#at(frame)] = order
+    block.refs[this.#at(frame)] = refs
   }
 
   setUnit(frame: number, order: number): void {
-    const chunk = this.#find(frame) ?? this.#add(frame)
-    chunk.unit[frame % CHUNK] = order + 1
+    const block = this.#find(frame) ?? this.#add(frame)
+    block.unit[this.#at(frame)] = order + 1
   }
 
   /** No unit starts in these frames any more. */
   clearUnits(frame: number, end: number): void {
-    for (let at = frame; at < end; at = (Math.floor(at / CHUNK) + 1) * CHUNK) {
-      this.#find(at)?.unit.fill(0, at % CHUNK, (at % CHUNK) + end - at)
-    }
+    const groups = Math.ceil(end / GROUP) - Math.floor(frame / GROUP)
+    if (groups > this.#groups.size) this.#clearKnown(frame, end)
+    else for (let at = frame; at < end; at += GROUP - (at % GROUP)) this.#clear(at, end)
   }
 
   /** Frames at which a folio starts, or a unit, ascending. */
   *starts(of: 'folio' | 'unit'): Generator<number> {
-    for (const index of Float64Array.from(this.#chunks.keys()).sort()) {
-      const chunk = this.#chunks.get(index) as Chunk
-      const column = of === 'folio' ? chunk.refs : chunk.unit
-      for (let at = 0; at < CHUNK; at++) if (column[at] !== 0) yield index * CHUNK + at
+    for (const group of this.#groups.values().sort()) {
+      const first = group * GROUP
+      const block = this.#find(first) as Block
+      const column = of === 'folio' ? block.refs : block.unit
+      const from = this.#at(first)
+      for (let at = 0; at < GROUP; at++) if (column[from + at] !== 0) yield first + at
     }
   }
 
-  #find(frame: number): Chunk | undefined {
-    const index = Math.floor(frame / CHUNK)
-    if (index !== this.#index || !this.#chunk) {
-      this.#index = index
-      this.#chunk = this.#chunks.get(index)
+  #clearKnown(frame: number, end: number): void {
+    for (const group of this.#groups.values()) {
+      const first = Math.max(frame, group * GROUP)
+      if (first < Math.min(end, (group + 1) * GROUP)) this.#clear(first, end)
     }
-    return this.#chunk
   }
 
-  #add(frame: number): Chunk {
-    this.#chunk = {
-      order: new Uint8Array(CHUNK),
-      refs: new Int32Array(CHUNK),
-      unit: new Uint8Array(CHUNK),
+  /** From a frame to the end of its group, or `end`. */
+  #clear(frame: number, end: number): void {
+    const count = Math.min(end - frame, GROUP - (frame % GROUP))
+    this.#find(frame)?.unit.fill(0, this.#at(frame), this.#at(frame) + count)
+  }
+
+  #find(frame: number): Block | undefined {
+    const group = Math.floor(frame / GROUP)
+    if (group !== this.#group) {
+      this.#group = group
+      this.#slot = this.#groups.find(group)
     }
-    this.#index = Math.floor(frame / CHUNK)
-    this.#chunks.set(this.#index, this.#chunk)
-    return this.#chunk
+    return this.#blocks[Math.floor(this.#slot / BLOCK)]
+  }
+
+  /** Place in its block of the frame that was just found. */
+  #at(frame: number): number {
+    return (this.#slot % BLOCK) * GROUP + (frame % GROUP)
+  }
+
+  #add(frame: number): Block {
+    this.#group = Math.floor(frame / GROUP)
+    this.#slot = this.#groups.add(this.#group)
+    const index = Math.floor(this.#slot / BLOCK)
+    const block = this.#blocks[index] ?? {
+      order: new Uint8Array(BLOCK * GROUP),
+      refs: new Int32Array(BLOCK * GROUP),
+      unit: new Uint8Array(BLOCK * GROUP),
+    }
+    this.#blocks[index] = block
+    return block
   }
 }

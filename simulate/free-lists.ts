@@ -4,7 +4,7 @@
  *
  * Source: mm/page_alloc.c: __rmqueue_smallest(), __free_one_page().
  */
-import type { FrameRange } from '../encode/page-allocator.ts'
+import type { FrameSpans } from '../encode/frame-ranges.ts'
 
 /** Free blocks of one order; the one that was freed last is taken first. */
 class FreeList {
@@ -32,13 +32,15 @@ class FreeList {
 export class FreeLists {
   readonly maxOrder: number
   readonly #lists: readonly FreeList[]
-  /** Ranges that were never handed out, lowest last. */
-  readonly #fresh: FrameRange[]
+  /** Ranges of which the first `#opened` were handed out, and of the next all below `#next`. */
+  readonly #fresh: FrameSpans
+  #opened = 0
+  #next = 0
 
-  constructor(maxOrder: number, free: readonly FrameRange[]) {
+  constructor(maxOrder: number, free: FrameSpans) {
     this.maxOrder = maxOrder
     this.#lists = Array.from({ length: maxOrder + 1 }, () => new FreeList())
-    this.#fresh = free.map((range) => ({ ...range })).reverse()
+    this.#fresh = free
   }
 
   /** First frame of a free block of 2^order pages; undefined if there is none. */
@@ -76,11 +78,12 @@ export class FreeLists {
   }
 
   #takeFresh(order: number): number | undefined {
-    for (let range = this.#fresh.at(-1); range; range = this.#fresh.at(-1)) {
-      const size = largestBlock(range, this.maxOrder)
-      const frame = range.start
-      range.start += 2 ** size
-      if (range.start >= range.end) this.#fresh.pop()
+    while (this.#opened < this.#fresh.length) {
+      const frame = Math.max(this.#next, this.#fresh.start(this.#opened))
+      const end = this.#fresh.end(this.#opened)
+      const size = largestBlock(frame, end, this.maxOrder)
+      this.#next = frame + 2 ** size
+      if (this.#next >= end) this.#opened++
       if (size >= order) return this.#split(frame, size, order)
       this.#lists[size]?.push(frame)
     }
@@ -89,7 +92,7 @@ export class FreeLists {
 }
 
 /** Largest aligned block at the start of a range. */
-function largestBlock({ start, end }: FrameRange, maxOrder: number): number {
+function largestBlock(start: number, end: number, maxOrder: number): number {
   let order = 0
   while (order < maxOrder && start % 2 ** (order + 1) === 0 && start + 2 ** (order + 1) <= end) order++
   return order

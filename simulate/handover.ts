@@ -7,8 +7,8 @@
 import { KHO_SCRATCH_ARRAY_ALIGN } from '../abi/boot.ts'
 import type { Architecture } from '../abi/machine.ts'
 import { type FilePosition, type PhysAddr, type PhysRange, type Presence, phys } from '../abi/memory.ts'
+import { FrameRanges, FrameSpans } from '../encode/frame-ranges.ts'
 import { trimmed, type WritableMemory } from '../encode/image-pieces.ts'
-import { FrameRanges } from '../encode/page-allocator.ts'
 import { type Answer, Failure } from './answer.ts'
 import { walkChunks } from './chunk-map.ts'
 import type { KernelBase } from './context.ts'
@@ -30,7 +30,7 @@ export interface Handover {
   readonly boot: KhoData | undefined
   readonly scratch: readonly ScratchArea[]
   /** Preserved units, the pages of their map and the scratch array, sorted and merged. */
-  readonly held: readonly PhysRange[]
+  readonly held: FrameSpans
 }
 
 /** kexec_file_load(): what the image to be booted is told of KHO, decided when it is loaded. */
@@ -64,7 +64,7 @@ export function handOver(kernel: KernelBase, kho: Kho, image: KexecImage): Hando
   const { arch, release, ram, target } = kernel
   const array = encodeScratch(kernel, kho.scratch)
   if (image.fdt === undefined) {
-    return { arch, release, ram: ram.fork(), boot: undefined, scratch: [], held: [] }
+    return { arch, release, ram: ram.fork(), boot: undefined, scratch: [], held: FrameSpans.of([]) }
   }
   ram.write(image.scratchArray, array)
   const boot = {
@@ -73,12 +73,12 @@ export function handOver(kernel: KernelBase, kho: Kho, image: KexecImage): Hando
     scratch_addr: image.scratchArray,
     scratch_size: BigInt(array.length),
   }
-  const held = heldRanges(kernel, kho, image)
+  const held = heldFrames(kernel, kho, image)
   return { arch, release, ram: ram.fork(), boot, scratch: kho.scratch, held }
 }
 
-function heldRanges(kernel: KernelBase, kho: Kho, image: KexecImage): readonly PhysRange[] {
-  const { ram, target } = kernel
+function heldFrames(kernel: KernelBase, kho: Kho, image: KexecImage): FrameSpans {
+  const { target } = kernel
   const frames = new FrameRanges()
   const page = (pa: bigint): void => {
     const frame = Number(pa / BigInt(target.pageSize))
@@ -96,7 +96,7 @@ function heldRanges(kernel: KernelBase, kho: Kho, image: KexecImage): readonly P
   }
   page(image.scratchArray)
   if (image.fdt !== undefined) page(image.fdt)
-  return frames.merged().map((range) => ram.rangeOf(range))
+  return frames.merged()
 }
 
 /** The units of a map as the kernel's own release reads it. */
@@ -109,7 +109,7 @@ export function walkMap({ ram, target, spec }: KernelBase, root: PhysAddr, visit
 /** The handover as an image: whatever the next kernel may look at. */
 export function handoverImage({ ram, held }: Handover): WritableMemory & Extents {
   const memory = new RamImage(ram)
-  return { ...trimmed(memory, held), extents: () => memory.extents() }
+  return { ...trimmed(memory, ram.rangesOf(held)), extents: () => memory.extents() }
 }
 
 interface Extents {

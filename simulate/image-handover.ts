@@ -8,8 +8,8 @@
  */
 import type { PageSize } from '../abi/layout.ts'
 import { type Architecture, scratchRules } from '../abi/machine.ts'
-import { type PhysAddr, type PhysicalMemory, type PhysRange, phys } from '../abi/memory.ts'
-import { FrameRanges } from '../encode/page-allocator.ts'
+import { type PhysAddr, type PhysicalMemory, phys } from '../abi/memory.ts'
+import { FrameRanges, type FrameSpans } from '../encode/frame-ranges.ts'
 import { walkChunks } from './chunk-map.ts'
 import { isCrash } from './crash.ts'
 import { EarlyMemory } from './early-memory.ts'
@@ -48,24 +48,27 @@ const SCRATCH_SHARE = 32n
 
 export function imageHandover(source: ImageSource): Handover {
   const { memory, arch, pageSize = 4096, fdt, spec } = source
-  const units = unitsOf(source, pageSize)
-  const nodes = source.ram ?? [{ ...extentOf([...memory.ranges, ...units, ...scratchRanges(source)]) }]
+  const held = heldFrames(source, pageSize)
+  const nodes = source.ram ?? [extentOf(held, pageSize, source.scratch ?? [])]
   const ranges = nodes.map(({ start, end, ...rest }) => {
     const node = 'node' in rest && typeof rest.node === 'number' ? rest.node : 0
     return { start: phys(start), end, node }
   })
   const ram = new MachineRam(pageSize, ranges, memory)
-  const held = [...memory.ranges, ...units]
   const { boot, scratch } = source.boot
     ? { boot: source.boot, scratch: source.scratch ?? [] }
     : placeScratch(ram, spec, fdt, held, source.scratch)
   return { arch, release: spec.name, ram, boot, scratch, held }
 }
 
-/** What the map preserves, read on a machine that is all RAM; as far as it can be read. */
-function unitsOf({ memory, fdt, spec }: ImageSource, pageSize: PageSize): readonly PhysRange[] {
+/** What the image holds, and what its map preserves: read on a machine that is all RAM, as far as it can be. */
+function heldFrames({ memory, fdt, spec }: ImageSource, pageSize: PageSize): FrameSpans {
   const ram = new MachineRam(pageSize, [{ start: phys(0), end: HIGHEST_RAM, node: 0 }], memory)
   const frames = new FrameRanges()
+  const size = BigInt(pageSize)
+  for (const { start, end } of memory.ranges) {
+    frames.add(Number(start / size), Number((end + size - 1n) / size))
+  }
   const limit = Number(HIGHEST_RAM) / pageSize
   const visit: UnitVisitor = (frame, order) => {
     const end = frame + 2 ** Math.max(0, order)
@@ -76,25 +79,29 @@ function unitsOf({ memory, fdt, spec }: ImageSource, pageSize: PageSize): readon
     const map = root && getWord(root, spec.form.mapProperty)
     const { map: edge } = spec.form
     const store = { ram, target: { pageSize } }
-    if (!map) return []
-    if (edge.kind === 'radix') walkRadix({ ...store, edge }, phys(map), { unit: visit })
-    else walkChunks({ ...store, edge }, phys(map), visit)
+    if (map && edge.kind === 'radix') walkRadix({ ...store, edge }, phys(map), { unit: visit })
+    else if (map && edge.kind === 'chunks') walkChunks({ ...store, edge }, phys(map), visit)
   } catch (error) {
     if (!isCrash(error)) throw error
   }
-  return frames.merged().map((range) => ram.rangeOf(range))
+  return frames.merged()
 }
 
-function scratchRanges({ scratch = [] }: ImageSource): readonly PhysRange[] {
-  return scratch.map(({ addr, size }) => ({ start: phys(addr), end: addr + size }))
-}
-
-function extentOf(ranges: readonly PhysRange[]): { readonly start: bigint; readonly end: bigint } {
+/** From the first to the last of it, in whole sections. */
+function extentOf(
+  held: FrameSpans,
+  pageSize: PageSize,
+  scratch: readonly ScratchArea[],
+): { readonly start: bigint; readonly end: bigint } {
   let [start, end] = [HIGHEST_RAM, 0n]
-  for (const range of ranges) {
-    if (range.start < start) start = range.start
-    if (range.end > end) end = range.end
+  const include = (from: bigint, to: bigint): void => {
+    if (from < start) start = from
+    if (to > end) end = to
   }
+  if (held.length > 0) {
+    include(BigInt(held.start(0) * pageSize), BigInt(held.end(held.length - 1) * pageSize))
+  }
+  for (const { addr, size } of scratch) include(addr, addr + size)
   return { start: (start / SECTION) * SECTION, end: ((end + SECTION - 1n) / SECTION) * SECTION }
 }
 
@@ -103,7 +110,7 @@ function placeScratch(
   ram: MachineRam,
   spec: SimulatedRelease,
   fdt: PhysAddr,
-  held: readonly PhysRange[],
+  held: FrameSpans,
   given: readonly ScratchArea[] | undefined,
 ): { readonly boot: KhoData; readonly scratch: readonly ScratchArea[] } {
   const scratch = given ?? chooseScratch(ram, spec, held)
@@ -115,14 +122,10 @@ function placeScratch(
   return { boot: { fdt_addr: fdt, fdt_size, scratch_addr: top, scratch_size }, scratch }
 }
 
-function chooseScratch(
-  ram: MachineRam,
-  spec: SimulatedRelease,
-  held: readonly PhysRange[],
-): readonly ScratchArea[] {
+function chooseScratch(ram: MachineRam, spec: SimulatedRelease, held: FrameSpans): readonly ScratchArea[] {
   const { align } = scratchRules(spec.khoVersion, ram.pageSize)
   const early = new EarlyMemory(ram)
-  for (const { start, end } of held) early.reserve(start, end - start)
+  for (const { start, end } of held) early.reserveFrames(start, end)
   const total = ram.ranges.reduce((sum, { start, end }) => sum + end - start, 0n)
   const bytes = ((total / SCRATCH_SHARE + align - 1n) / align) * align
   const nodes = new Set(ram.ranges.map(({ node }) => node))

@@ -11,13 +11,14 @@ import { EARLY, earlyLines } from '../abi/early-parameters.ts'
 import { invariant } from '../abi/fault.ts'
 import type { Target } from '../abi/layout.ts'
 import { type Architecture, memoryOrders } from '../abi/machine.ts'
+import { FrameSpans } from '../encode/frame-ranges.ts'
 import { type Answer, Failure, failed } from './answer.ts'
 import { unlessBlocked } from './blocked.ts'
 import { scratchSizes, switchOf } from './command-line.ts'
 import type { KernelBase, KernelConfig } from './context.ts'
 import type { LogLine, Subsystem } from './core.ts'
 import { isCrash, KernelOops } from './crash.ts'
-import { EarlyMemory, framesOf, intersect, subtract } from './early-memory.ts'
+import { EarlyMemory } from './early-memory.ts'
 import { CONTEXT_IMAGE, type Handover, handOver, type KexecImage, loadImage } from './handover.ts'
 import { Kho } from './kho.ts'
 import { KernelLog } from './log.ts'
@@ -234,22 +235,24 @@ export class Kernel implements KernelBase {
 
   /** memblock_free_all() */
   #openPages(): void {
-    const all = this.ram.ranges.map(({ start, end }) => ({
-      start: Number(start) / this.target.pageSize,
-      end: Number(end) / this.target.pageSize,
-    }))
+    const { pageSize } = this.target
+    const all = FrameSpans.of(
+      this.ram.ranges.map(({ start, end }) => ({
+        start: Number(start) / pageSize,
+        end: Number(end) / pageSize,
+      })),
+    )
     const areas = this.kho.scratch.map(({ addr, size }) => ({
-      start: Number(addr) / this.target.pageSize,
-      end: Number(addr + size) / this.target.pageSize,
+      start: Number(addr) / pageSize,
+      end: Number(addr + size) / pageSize,
     }))
-    const scratch = areas.sort((a, b) => a.start - b.start)
-    const preserved = intersect(this.kho.incoming.preserved.merged(), all)
-    const free = subtract(this.#early.free(), scratch)
+    const scratch = FrameSpans.of(areas.sort((a, b) => a.start - b.start))
+    const preserved = this.kho.incoming.preserved.merged().within(all)
     this.pages.open({
-      free,
-      totalPages: framesOf(all),
-      scratchPages: framesOf(subtract(intersect(scratch, all), preserved)),
-      preservedPages: framesOf(preserved),
+      free: this.#early.free().without(scratch),
+      totalPages: all.frames,
+      scratchPages: scratch.within(all).without(preserved).frames,
+      preservedPages: preserved.frames,
     })
   }
 

@@ -6,7 +6,7 @@
  */
 import type { PageSize } from '../abi/layout.ts'
 import { hex, type PhysAddr, phys } from '../abi/memory.ts'
-import type { FrameRange } from '../encode/page-allocator.ts'
+import { FrameSpans } from '../encode/frame-ranges.ts'
 import { type Answer, Failure } from './answer.ts'
 import type { Pages } from './core.ts'
 import { KernelOops } from './crash.ts'
@@ -33,7 +33,7 @@ export interface Allocation {
 }
 
 export interface PageBudget {
-  readonly free: readonly FrameRange[]
+  readonly free: FrameSpans
   readonly scratchPages: number
   readonly preservedPages: number
   readonly totalPages: number
@@ -80,15 +80,16 @@ export class SimulatedPages implements Pages {
     this.#ram = ram
     this.pageSize = ram.pageSize
     this.maxOrder = maxOrder
-    this.#lists = new FreeLists(maxOrder, [])
-    this.#budget = { free: [], scratchPages: 0, preservedPages: 0, totalPages: 0 }
+    const free = FrameSpans.of([])
+    this.#lists = new FreeLists(maxOrder, free)
+    this.#budget = { free, scratchPages: 0, preservedPages: 0, totalPages: 0 }
   }
 
   /** memblock_free_all(): from now on memory can be had. */
   open(budget: PageBudget): void {
     this.#budget = budget
     this.#lists = new FreeLists(this.maxOrder, budget.free)
-    this.#free = budget.free.reduce((sum, { start, end }) => sum + end - start, 0)
+    this.#free = budget.free.frames
     this.#preserved += budget.preservedPages
   }
 

@@ -6,7 +6,7 @@
 import { firstIndex } from '../abi/bisect.ts'
 import type { PageSize } from '../abi/layout.ts'
 import { hex, type PhysAddr, type PhysicalMemory, type PhysRange, phys } from '../abi/memory.ts'
-import { type FrameRange, FrameRanges } from '../encode/page-allocator.ts'
+import { type FrameRange, FrameRanges } from '../encode/frame-ranges.ts'
 import type { Ram } from './core.ts'
 import { WildAccess } from './crash.ts'
 
@@ -126,7 +126,11 @@ export class MachineRam implements Ram {
     }
     for (const frame of this.#frozen.keys()) frames.add(frame, frame + 1)
     for (const frame of this.#own.keys()) frames.add(frame, frame + 1)
-    return frames.merged().map((range) => this.rangeOf(range))
+    return this.rangesOf(frames.merged())
+  }
+
+  rangesOf(spans: Iterable<FrameRange>): readonly PhysRange[] {
+    return Array.from(spans, (range) => this.rangeOf(range))
   }
 
   rangeOf({ start, end }: FrameRange): PhysRange {

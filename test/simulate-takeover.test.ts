@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import type { Outcome } from '../abi/check.ts'
 import { phys } from '../abi/memory.ts'
-import { type FrameRange, FrameRanges } from '../encode/page-allocator.ts'
+import { FrameRanges, type FrameSpans } from '../encode/frame-ranges.ts'
 import { compareReleases } from '../inspect/abi-compare.ts'
 import { describeAbi } from '../inspect/abi-document.ts'
 import { releaseNamed } from '../inspect/abi-names.ts'
@@ -30,7 +30,7 @@ const CONTENTS = 'handed over'
 interface Left {
   readonly handover: Handover
   /** Frames of the preserved units, merged. */
-  readonly preserved: readonly FrameRange[]
+  readonly preserved: FrameSpans
   readonly sessions: number
   readonly flbs: number
 }
@@ -72,7 +72,7 @@ function outcome({ preserved, sessions, flbs }: Left, machine: LiveMachine): Out
   if (lines.some((line) => line.startsWith('KHO: disabling KHO revival'))) return 'no-handover'
   if (kernel.state === 'crashed') return 'corrupts'
   const taken = kernel.kho.incoming.preserved.merged()
-  if (JSON.stringify(taken) !== JSON.stringify(preserved)) return 'corrupts'
+  if (JSON.stringify([...taken]) !== JSON.stringify([...preserved])) return 'corrupts'
   const found = lines.filter((line) => line.endsWith('found flb data from the previous boot')).length
   if (found < flbs) return 'loses'
   if (sessions > 0 && !findsFile(machine)) return 'loses'
