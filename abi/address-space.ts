@@ -79,6 +79,14 @@ export function linearAddress({ arch, physicalStart, linearMap }: AddressSpace, 
   return arch === 'arm64' ? offset | linearMap : BigInt.asUintN(WORD, linearMap + offset)
 }
 
+/**
+ * The memory that phys_to_virt() leads to: of an address that does not fit into the linear map, arm64 drops
+ * the bits above it, so that several addresses lead to the same place.
+ */
+export function reachedThroughMap(space: AddressSpace, pa: bigint): bigint {
+  return BigInt.asUintN(WORD, linearAddress(space, pa) - space.linearMap + space.physicalStart)
+}
+
 /** pfn_to_page(), `at` bytes in. */
 export function structPageAddress(
   { pageSize, physicalStart, structPages }: AddressSpace,

@@ -158,21 +158,22 @@ export function walkChunks({ ram, target, edge }: ChunkStore, first: PhysAddr, v
   const bitmapAt = fieldOf(khoserMemBitmapPtr, 'bitmap', target).offset
   const numberAt = fieldOf(khoserMemChunkHdr, 'num_elms', target).offset
   const budget = new WalkBudget()
-  for (let chunk: bigint = first; chunk !== 0n; ) {
+  for (let next: bigint = first; next !== 0n; ) {
+    const chunk = ram.physToVirt(next)
     budget.page(chunk)
-    const hdr = decodeStruct(khoserMemChunkHdr, ram.read(phys(chunk), headerBytes, numberAt), target)
+    const hdr = decodeStruct(khoserMemChunkHdr, ram.read(chunk, headerBytes, numberAt), target)
     const start = chunk + BigInt(headerBytes)
     for (let index = 0; index < hdr.num_elms; index++) {
       const at = phys(start + BigInt(index * elementBytes))
       const entry = decodeStruct(khoserMemBitmapPtr, ram.read(at, elementBytes, bitmapAt), target)
       // KHOSER_LOAD_PTR() of 0 is NULL, wherever RAM starts.
       if (entry.bitmap === 0n) throw new WildAccess('no bitmap', { to: 'null', offset: 0 })
-      forEachBit(ram.read(phys(entry.bitmap), bitmapBytes), (bit) => {
+      forEachBit(ram.read(ram.physToVirt(entry.bitmap), bitmapBytes), (bit) => {
         budget.unit()
         visit(frameOf(entry.phys_start, bit, hdr.order, shift), hdr.order)
       })
     }
-    chunk = hdr.next
+    next = hdr.next
   }
 }
 

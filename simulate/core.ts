@@ -18,6 +18,8 @@ export interface Ram {
   /** Zeroes whole pages without taking room for them. */
   clear(pa: PhysAddr, length: number): void
   contains(pa: PhysAddr, length: number): boolean
+  /** phys_to_virt(): the kernel's pointer to an address that is stored somewhere, as the address that it leads to. */
+  physToVirt(pa: bigint): PhysAddr
 }
 
 /** The page allocator: folios of 2^order pages, with reference counts. */

@@ -54,7 +54,7 @@ export function imageHandover(source: ImageSource): Handover {
     const node = 'node' in rest && typeof rest.node === 'number' ? rest.node : 0
     return { start: phys(start), end, node }
   })
-  const ram = new MachineRam(pageSize, ranges, memory)
+  const ram = new MachineRam(arch, pageSize, ranges, memory)
   const { boot, scratch } = source.boot
     ? { boot: source.boot, scratch: source.scratch ?? [] }
     : placeScratch(ram, spec, fdt, held, source.scratch)
@@ -62,8 +62,8 @@ export function imageHandover(source: ImageSource): Handover {
 }
 
 /** What the image holds, and what its map preserves: read on a machine that is all RAM, as far as it can be. */
-function heldFrames({ memory, fdt, spec }: ImageSource, pageSize: PageSize): FrameSpans {
-  const ram = new MachineRam(pageSize, [{ start: phys(0), end: HIGHEST_RAM, node: 0 }], memory)
+function heldFrames({ memory, arch, fdt, spec }: ImageSource, pageSize: PageSize): FrameSpans {
+  const ram = new MachineRam(arch, pageSize, [{ start: phys(0), end: HIGHEST_RAM, node: 0 }], memory)
   const frames = new FrameRanges()
   const size = BigInt(pageSize)
   for (const { start, end } of memory.ranges) {
@@ -75,8 +75,7 @@ function heldFrames({ memory, fdt, spec }: ImageSource, pageSize: PageSize): Fra
     if (end <= limit) frames.add(frame, end)
   }
   try {
-    const root = fdtAt(ram, fdt)
-    const map = root && getWord(root, spec.form.mapProperty)
+    const map = getWord(fdtAt(ram, fdt), spec.form.mapProperty)
     const { map: edge } = spec.form
     const store = { ram, target: { pageSize } }
     if (map && edge.kind === 'radix') walkRadix({ ...store, edge }, phys(map), { unit: visit })

@@ -63,8 +63,9 @@ export class BlockSet {
   restore(head: PhysAddr): Answer {
     this.#incoming = true
     if (head === NONE) return
-    if (this.#isCyclic(head)) return new Failure('EINVAL')
-    let next = head
+    const first = this.#context.ram.physToVirt(head)
+    if (this.#isCyclic(first)) return new Failure('EINVAL')
+    let next = first
     while (next !== NONE) {
       const block = this.#read(next)
       const answer = this.#adopt(next, block.count)
@@ -73,7 +74,7 @@ export class BlockSet {
         this.#freeChain(next)
         return answer
       }
-      next = phys(block.next)
+      next = this.#pointer(block.next)
     }
   }
 
@@ -177,7 +178,11 @@ export class BlockSet {
   }
 
   #next(block: PhysAddr): PhysAddr {
-    return phys(this.#read(block).next)
+    return this.#pointer(this.#read(block).next)
+  }
+
+  #pointer(stored: bigint): PhysAddr {
+    return stored === 0n ? NONE : this.#context.ram.physToVirt(stored)
   }
 
   #link(block: PhysAddr, next: PhysAddr): void {

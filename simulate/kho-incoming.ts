@@ -207,9 +207,11 @@ export class KhoIncoming {
     if (!node) return new Failure('ENOENT')
     const pa = getWord(node, addressProperty)
     if (pa === undefined) return new Failure('EINVAL')
-    if (sizeProperty === undefined) return { pa: phys(pa), size: undefined }
+    if (sizeProperty === undefined) return { pa: ram.physToVirt(pa), size: undefined }
     const size = getWord(node, sizeProperty)
-    return size === undefined ? log.refuse('KHO_BLOB_SIZE', name) : { pa: phys(pa), size: Number(size) }
+    return size === undefined
+      ? log.refuse('KHO_BLOB_SIZE', name)
+      : { pa: ram.physToVirt(pa), size: Number(size) }
   }
 
   /** kho_in_debugfs_init(): complains of subtrees that cannot be shown. */

@@ -100,7 +100,7 @@ export class KhoVmalloc {
     // `1 << order` of a 32-bit 1: the processor takes five bits of the order.
     const step = 2 ** (order & 31)
     const found: PhysAddr[] = []
-    for (let chunk = phys(value.first); chunk !== 0n; ) {
+    for (let chunk = this.#pointer(value.first); chunk !== 0n; ) {
       for (const group of this.#groups(chunk)) {
         if ((found.length + 1) * step > total) return undefined
         if (this.#kho.restorePages(group, step) === undefined) return undefined
@@ -140,7 +140,12 @@ export class KhoVmalloc {
 
   #next(chunk: PhysAddr): PhysAddr {
     const bytes = this.#kernel.ram.read(phys(chunk + BigInt(this.#nextAt)), 8)
-    return phys(new DataView(bytes.buffer).getBigUint64(0, true))
+    return this.#pointer(new DataView(bytes.buffer).getBigUint64(0, true))
+  }
+
+  /** KHOSER_LOAD_PTR() */
+  #pointer(stored: bigint): PhysAddr {
+    return stored === 0n ? phys(0) : this.#kernel.ram.physToVirt(stored)
   }
 
   #view(chunk: PhysAddr): DataView {

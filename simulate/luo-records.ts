@@ -154,7 +154,7 @@ class FileArea implements FileRecords {
   }
 
   incoming(head: PhysAddr, count: bigint): Iterable<PhysAddr> {
-    this.#area = head
+    this.#area = this.#context.ram.physToVirt(head)
     return takeRecords(this.cursor(), count)
   }
 }

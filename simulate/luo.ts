@@ -176,7 +176,8 @@ export class Luo {
     const { liveupdate_num, sessions_pa, flbs_pa } = readStored(this.#context, root, pa)
     this.#tookOver(liveupdate_num as bigint)
     const answer = this.#restoreSessions(phys(sessions_pa as bigint))
-    if (!failed(answer) && flbs_pa !== 0n) this.flbs?.setupIncoming(phys(flbs_pa as bigint))
+    if (!failed(answer) && flbs_pa !== 0n)
+      this.flbs?.setupIncoming(this.#context.ram.physToVirt(flbs_pa as bigint))
     this.#context.kho.restoreFree(pa)
     return answer
   }
@@ -229,7 +230,7 @@ export class Luo {
     }
     const { sessions } = this.#form
     invariant(sessions.kind === 'array', 'the FDT leads to an array')
-    this.sessions.setupIncoming(new SessionArray(this.#context, sessions, phys(area)))
+    this.sessions.setupIncoming(new SessionArray(this.#context, sessions, this.#context.ram.physToVirt(area)))
   }
 
   /** luo_flb_setup_incoming() */
@@ -250,7 +251,7 @@ export class Luo {
       this.#context.say('LUO_FLB_HEADER', FLB_HEADER, page)
       return new Failure('EINVAL')
     }
-    flbs.setupIncoming(phys(page))
+    flbs.setupIncoming(this.#context.ram.physToVirt(page))
   }
 
   #tookOver(number: bigint): void {

@@ -1,7 +1,6 @@
 /**
  * What a kernel is built with and where it boots: options with their defaults.
  */
-import { type AddressSpace, addressSpace } from '../abi/address-space.ts'
 import type { PageSize } from '../abi/layout.ts'
 import { type Architecture, machines } from '../abi/machine.ts'
 import { type PhysRange, phys } from '../abi/memory.ts'
@@ -51,6 +50,7 @@ export function coldRam({ arch = 'x86_64', pageSize = 4096, ram }: ColdMachine):
   const { ramStart: start } = machines[arch]
   const ranges = ram ?? [{ start, end: start + DEFAULT_RAM }]
   return new MachineRam(
+    arch,
     pageSize,
     ranges.map(({ start: from, end, node = 0 }) => ({ start: phys(from), end, node })),
   )
@@ -60,9 +60,4 @@ export function coldRam({ arch = 'x86_64', pageSize = 4096, ram }: ColdMachine):
 export function firmwareRange(arch: Architecture, ram: MachineRam): PhysRange {
   const start = ram.ranges[0]?.start ?? phys(0)
   return { start, end: start + machines[arch].firmwareBytes }
-}
-
-/** The address space of a kernel on the machine. */
-export function spaceOf(arch: Architecture, ram: MachineRam): AddressSpace {
-  return addressSpace(arch, ram.pageSize, ram.ranges[0]?.start ?? 0n)
 }

@@ -200,7 +200,7 @@ class MemfdLuo {
 
   /** memfd_luo_retrieve() */
   retrieve(args: FileArguments): Answer {
-    const ser = phys(args.serialized_data)
+    const ser = this.#context.ram.physToVirt(args.serialized_data)
     const answer = this.#retrieveFile(this.#read(ser, this.#keepsSeals ? 'seals' : 'pos'))
     this.#context.kho.restoreFree(ser)
     if (failed(answer)) return answer
@@ -282,7 +282,7 @@ class MemfdLuo {
   finish(args: FileArguments): void {
     if (args.retrieve_status !== 0) return
     const { kho } = this.#context
-    const ser = phys(args.serialized_data)
+    const ser = this.#context.ram.physToVirt(args.serialized_data)
     const { nr_folios, folios } = this.#read(ser, 'nr_folios')
     const area = nr_folios > 0n ? kho.restoreVmalloc(folios) : undefined
     if (area) {

@@ -18,7 +18,6 @@ import {
 import { hex } from '../abi/memory.ts'
 import type { KernelBase } from './context.ts'
 import { type KernelOops, WildAccess, type WildPlace } from './crash.ts'
-import { spaceOf } from './machine.ts'
 
 type Dying = Pick<KernelBase, 'arch' | 'ram' | 'say'>
 
@@ -41,7 +40,7 @@ export function sayOops(kernel: Dying, oops: KernelOops, isBooted: boolean): voi
 
 /** Answers what the process dies of. */
 function sayFault({ arch, ram, say }: Dying, { place, isWrite }: WildAccess): string {
-  const space = spaceOf(arch, ram)
+  const { space } = ram
   const address = addressOf(space, place)
   const isNull = address < BigInt(space.pageSize)
   if (arch === 'arm64') {

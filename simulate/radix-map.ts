@@ -153,7 +153,8 @@ export function walkRadix({ ram, target, edge }: RadixStore, root: PhysAddr, vis
   const shape = radixShape(edge, target)
   const { leafLog2, tableLog2, order0Log2 } = shape
   const budget = new WalkBudget()
-  const walk = (pa: PhysAddr, level: number, key: number): void => {
+  const walk = (stored: bigint, level: number, key: number): void => {
+    const pa = ram.physToVirt(stored)
     budget.page(pa)
     visitor.node?.(pa)
     if (level === 0) {

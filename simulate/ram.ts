@@ -3,8 +3,10 @@
  * an earlier kernel or an image left. It outlives kernels: a kexec freezes it, and the next kernel writes
  * into a layer of its own, so that several kernels can take over from one.
  */
+import { type AddressSpace, addressSpace, reachedThroughMap } from '../abi/address-space.ts'
 import { firstIndex } from '../abi/bisect.ts'
 import type { PageSize } from '../abi/layout.ts'
+import type { Architecture } from '../abi/machine.ts'
 import { hex, type PhysAddr, type PhysicalMemory, type PhysRange, phys } from '../abi/memory.ts'
 import { type FrameRange, FrameRanges } from '../encode/frame-ranges.ts'
 import type { Ram } from './core.ts'
@@ -20,6 +22,8 @@ type Page = Uint8Array | null
 
 export class MachineRam implements Ram {
   readonly pageSize: PageSize
+  /** Where kernels on this machine map it. */
+  readonly space: AddressSpace
   /** Sorted and disjoint. */
   readonly ranges: readonly RamRange[]
   /** What lies below everything: an image. RAM that it does not hold reads as zeros. */
@@ -32,6 +36,7 @@ export class MachineRam implements Ram {
   #last = 0
 
   constructor(
+    arch: Architecture,
     pageSize: PageSize,
     ranges: readonly RamRange[],
     image?: PhysicalMemory,
@@ -39,6 +44,7 @@ export class MachineRam implements Ram {
   ) {
     this.pageSize = pageSize
     this.ranges = [...ranges].sort((a, b) => Number(a.start - b.start))
+    this.space = addressSpace(arch, pageSize, this.ranges[0]?.start ?? 0n)
     this.image = image
     this.#frozen = frozen
     this.#starts = Float64Array.from(this.ranges, ({ start }) => Number(start))
@@ -57,6 +63,10 @@ export class MachineRam implements Ram {
     if (!this.#holds(index, start, length)) return false
     this.#last = index
     return true
+  }
+
+  physToVirt(pa: bigint): PhysAddr {
+    return phys(reachedThroughMap(this.space, pa))
   }
 
   /** Node of the page that starts at `pa`; undefined outside RAM. */
@@ -114,7 +124,7 @@ export class MachineRam implements Ram {
   fork(): MachineRam {
     if (this.#own.size > 0) this.#frozen = new Map([...this.#frozen, ...this.#own])
     this.#own = new Map()
-    return new MachineRam(this.pageSize, this.ranges, this.image, this.#frozen)
+    return new MachineRam(this.space.arch, this.pageSize, this.ranges, this.image, this.#frozen)
   }
 
   /** Pages that may hold something else than zeros, sorted and merged. */

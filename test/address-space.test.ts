@@ -7,6 +7,7 @@ import {
   isCanonical,
   linearAddress,
   mappedRanges,
+  reachedThroughMap,
   STRUCT_PAGE_PRIVATE,
   structPageAddress,
   translationLevel,
@@ -88,6 +89,17 @@ test.each([
     expect(translationLevel(pageSize, 1n << 60n, ranges)).toBe(0)
   },
 )
+
+test('phys_to_virt() leads to the same memory whatever the bits above the linear map of arm64', () => {
+  for (const bit of [52n, 55n, 61n, 63n]) {
+    expect(reachedThroughMap(space, (1n << bit) | 0x4021_0000n)).toBe(0x4021_0000n)
+    const x86 = addressSpace('x86_64', 4096, 0n)
+    expect(reachedThroughMap(x86, (1n << bit) | 0x21_0000n)).toBe((1n << bit) | 0x21_0000n)
+  }
+  expect(reachedThroughMap(space, 1n << 51n)).toBe(1n << 51n)
+  // In front of the first RAM the linear map has wrapped around.
+  expect(reachedThroughMap(space, 0x1000n)).toBe((1n << 52n) + 0x1000n)
+})
 
 test('x86_64 counts from address 0, with four levels of page tables', () => {
   const x86 = addressSpace('x86_64', 4096, 0n)
