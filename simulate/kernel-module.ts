@@ -5,6 +5,7 @@
  * Source: include/linux/refcount.h, lib/refcount.c, kernel/module/main.c: try_module_get().
  */
 
+const INT_MAX = 0x7fff_ffff
 /** REFCOUNT_SATURATED: never counted down to zero again. */
 const SATURATED = -0x4000_0000
 
@@ -56,8 +57,10 @@ export class Refcount implements References {
   }
 
   increment(): void {
-    if (this.#value > 0) this.#value++
-    else this.#saturate('refcount_t: addition on 0; use-after-free.')
+    if (this.#value === 0) this.#saturate('refcount_t: addition on 0; use-after-free.')
+    else if (this.#value < 0 || this.#value === INT_MAX) {
+      this.#saturate('refcount_t: saturated; leaking memory.')
+    } else this.#value++
   }
 
   decrementAndTest(): boolean {

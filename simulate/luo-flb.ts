@@ -5,6 +5,7 @@
  * Source: kernel/liveupdate/luo_flb.c (Linux 7.0, 7.1, 7.2, 7.3; 6.19 has none).
  */
 
+import { firstIndex } from '../abi/bisect.ts'
 import type { Errno } from '../abi/errno.ts'
 import type { KernelTraits } from '../abi/kernel-traits.ts'
 import { layoutOf } from '../abi/layout.ts'
@@ -50,8 +51,10 @@ interface FlbState {
   users: number
 }
 
-/** Entries looked at behind a count that no writer leaves; then the search has left the direct map. */
+/** Entries looked at behind a count that no writer leaves; then nothing stops the search but the end of RAM. */
 const MAX_SEARCH = 1 << 20
+/** As far as `i` counts. */
+const MAX_INDEX = 2 ** 31
 
 const ENODATA: Errno = 'ENODATA'
 
@@ -294,11 +297,20 @@ export class Flbs {
   /** The search ends at the stored count only, wherever that leads; `count` is compared as an int. */
   #find(page: PhysAddr, compatible: string): PhysAddr | undefined {
     const { count } = readStored(this.#context, this.#header, page, 'count')
-    for (let index = 0; BigInt(index) < (count as bigint) && index < MAX_SEARCH; index++) {
-      const entry = this.#entry(page, index)
-      if (textEquals(this.#context, entry, compatible)) return entry
+    const isCounted = (index: number): boolean => BigInt(index) < (count as bigint)
+    const isNamed = (index: number): boolean =>
+      textEquals(this.#context, this.#entry(page, index), compatible)
+    for (let index = 0; index < MAX_SEARCH && isCounted(index); index++) {
+      if (isNamed(index)) return this.#entry(page, index)
     }
-    return undefined
+    const outside = this.#firstOutside(page)
+    return isCounted(outside) && isNamed(outside) ? this.#entry(page, outside) : undefined
+  }
+
+  /** The first entry that begins behind the RAM that the page is in. */
+  #firstOutside(page: PhysAddr): number {
+    const { ram } = this.#context
+    return firstIndex(MAX_INDEX, (at) => !ram.contains(page, Number(this.#entry(page, at) - page) + 1))
   }
 
   #entry(page: PhysAddr, index: number): PhysAddr {

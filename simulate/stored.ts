@@ -76,7 +76,7 @@ export function clearStored({ ram, target }: Store, struct: StructType, pa: Phys
  */
 export function textEquals({ ram }: Store, pa: PhysAddr, text: string): boolean {
   const wanted = new TextEncoder().encode(`${text}\0`)
-  return ram.read(pa, wanted.length).every((byte, at) => byte === wanted[at])
+  return wanted.every((byte, at) => ram.read(phys(pa + BigInt(at)), 1)[0] === byte)
 }
 
 /** Text up to its NUL, however far away: what printk() makes of `%s`. */
