@@ -59,7 +59,7 @@ export function commandLineOf({ console: speak }: Board, more: string | undefine
 /** Boots and reports; what keeps the machine from running is a problem in one line. */
 export async function bootOnImage(options: BootOptions): Promise<RunReport | { readonly problem: string }> {
   try {
-    return await withDirectory(options.signal, (directory) => run(options, directory))
+    return await withDirectory(options.signal, (directory, signal) => run({ ...options, signal }, directory))
   } catch (error) {
     if (error instanceof MachineFailure) return { problem: error.message }
     throw error
@@ -70,7 +70,7 @@ async function run(options: BootOptions, directory: string): Promise<RunReport> 
   const { memory, boot, timeout, signal, onLine } = options
   const areas = options.scratch ?? scratchAreas(memory, boot)
   const memoryMiB = options.memoryMiB ?? reachedMiB(memory, areas)
-  const deviceTree = await deviceTreeOf(memoryMiB, directory)
+  const deviceTree = await deviceTreeOf(memoryMiB, directory, signal)
   const ram = join(directory, 'ram')
   const entry = layRam(ram, memoryMiB, areas, deviceTree, options)
   const machine = await Machine.start({
@@ -104,10 +104,15 @@ function reachedMiB(memory: PhysicalMemory, areas: readonly PhysRange[]): number
   return Math.ceil(Number(end - board.ramStart) / MIB)
 }
 
-async function deviceTreeOf(memoryMiB: number, directory: string): Promise<Uint8Array> {
+async function deviceTreeOf(
+  memoryMiB: number,
+  directory: string,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array> {
   const path = join(directory, 'dtb')
+  const args = boardArguments(board, memoryMiB, `,dumpdtb=${path}`)
   try {
-    await promisify(execFile)(board.program, [...boardArguments(board, memoryMiB, `,dumpdtb=${path}`)])
+    await promisify(execFile)(board.program, args, { ...(signal && { signal }), killSignal: 'SIGKILL' })
   } catch (error) {
     const { code, stderr } = error as { code?: unknown; stderr?: string }
     throw new MachineFailure(

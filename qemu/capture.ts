@@ -48,7 +48,7 @@ export async function captureHandover(
   options: CaptureOptions,
 ): Promise<Captured | { readonly problem: string }> {
   try {
-    return await withDirectory(options.signal, (directory) => run(options, directory))
+    return await withDirectory(options.signal, (directory, signal) => run({ ...options, signal }, directory))
   } catch (error) {
     if (error instanceof MachineFailure) return { problem: error.message }
     throw error

@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, openSync, readSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { kill } from 'node:process'
@@ -47,6 +47,9 @@ export interface MachineSetup extends RunLimits {
 const CONSOLE = 'console'
 const CONSOLE_POLL_MS = 20
 const CONSOLE_PIECE_BYTES = 64 * 1024
+/** What is killed is gone after some milliseconds; more if the machine that we are on is busy. */
+const GONE_MS = 5000
+const GONE_POLL_MS = 2
 /** A kernel that has panicked says a few more lines, and may restart. */
 const LAST_WORDS_MS = 2000
 /** QEMU's own words that are kept for the message of a failure. */
@@ -108,7 +111,10 @@ class QemuProcess {
   readonly #signal: AbortSignal | undefined
   readonly #timers: NodeJS.Timeout[] = []
   readonly #console: number
-  readonly #stop = (): void => this.end()
+  readonly #stop = (): void => {
+    this.end()
+    waitUntilGone(this.#child)
+  }
   #ending: Ending = 'exit'
   #stderr = ''
   #failure: string | undefined
@@ -133,7 +139,7 @@ class QemuProcess {
     })
     this.ended = this.#untilEnd(board)
     signal?.addEventListener('abort', this.#stop)
-    if (signal?.aborted) this.end()
+    if (signal?.aborted) this.#stop()
     this.#endAfter(timeout * 1000, 'time')
   }
 
@@ -195,5 +201,30 @@ function killGroup({ pid, exitCode, signalCode }: ChildProcess): void {
     kill(-pid, 'SIGKILL')
   } catch {
     // It has gone by itself in the meantime.
+  }
+}
+
+/**
+ * Stands still until a process that was killed is gone: who is interrupted, or at its own end, comes to no
+ * more events. Where there is no /proc, nobody waits.
+ */
+function waitUntilGone({ pid }: ChildProcess): void {
+  const sleeper = new Int32Array(new SharedArrayBuffer(4))
+  for (let waited = 0; waited < GONE_MS && isRunning(pid); waited += GONE_POLL_MS) {
+    Atomics.wait(sleeper, 0, 0, GONE_POLL_MS)
+  }
+}
+
+/** Whether one of its threads is: a zombie only waits for us to take note, which Node does between events. */
+function isRunning(pid: number | undefined): boolean {
+  const threads = `/proc/${pid}/task`
+  return existsSync(threads) && readdirSync(threads).some((thread) => isAlive(`${threads}/${thread}/stat`))
+}
+
+function isAlive(stat: string): boolean {
+  try {
+    return !/\) [ZX] /.test(readFileSync(stat, 'latin1'))
+  } catch {
+    return false
   }
 }

@@ -119,6 +119,7 @@ describe.skipIf(why)(titled('commands', why), () => {
       expect(machines()).toHaveLength(1)
       child.kill(signal)
       expect(await once(child, 'exit')).toEqual([null, signal])
+      // At once: the tool ends after the machine.
       expectNothingLeft()
       expect(existsSync(`${directory}/interrupted.elf`)).toBe(false)
     },
