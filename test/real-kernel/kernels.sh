@@ -7,7 +7,9 @@
 # Sources come from Debian's packages linux-source-VERSION of sid and trixie-backports, or from the source
 # package `linux` of an older version that the archive still holds (7.1.13). Nothing is installed, no root is
 # needed. What is built stays until the options below change: they are kept beside each build. With KERNEL=Image
-# no arm64 kernel is built: that one is tested.
+# no kernel is built: that one is tested.
+#
+# Exits with 77 where tools are missing (what is there already can be tested), with 3 where sources cannot be had.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/kho-inspect/kernels
@@ -25,7 +27,12 @@ need() {
   done
   [ ${#missing[@]} = 0 ] && return
   echo "kernels.sh: not installed: ${missing[*]} (apt-get install --no-install-recommends ${missing[*]})" >&2
-  exit 2
+  exit 77
+}
+
+unfetched() {
+  echo "kernels.sh: $1 could not be fetched; what apt said is above" >&2
+  exit 3
 }
 
 # apt with lists and archives of its own.
@@ -38,13 +45,15 @@ own_apt() {
 update_lists() {
   [ -s "$cache/apt/updated" ] && return
   local mirror suite kind
-  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m1 '/debian/*$')
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m1 '/debian/*$') ||
+    { echo "kernels.sh: apt knows no mirror of Debian to get sources from" >&2; exit 3; }
   for suite in sid trixie-backports; do
     for kind in deb deb-src; do
       echo "$kind [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
     done
   done >"$cache/apt/sources.list"
-  own_apt apt-get update && date >"$cache/apt/updated"
+  own_apt apt-get update --error-on=any || unfetched "the list of packages of $mirror"
+  date >"$cache/apt/updated"
 }
 
 source_of() {
@@ -53,14 +62,15 @@ source_of() {
   update_lists
   rm -rf "$tree.part" && mkdir "$tree.part"
   if own_apt apt-cache show "$package" >/dev/null 2>&1; then
-    (cd "$cache/apt/archives" && own_apt apt-get download "$package")
+    (cd "$cache/apt/archives" && own_apt apt-get download "$package") || unfetched "$package"
     dpkg-deb --fsys-tarfile "$cache/apt/archives/${package}"_*.deb | tar -xO "./usr/src/$package.tar.xz" |
       tar -xJ -C "$tree.part" --strip-components=1
     rm "$cache/apt/archives/${package}"_*.deb
   else
     local full
-    full=$(own_apt apt-cache showsrc linux | awk '/^Version:/ {print $2}' | grep -m1 "^$version-")
-    (cd "$cache/apt/archives" && own_apt apt-get source --download-only "linux=$full")
+    full=$(own_apt apt-cache showsrc linux | awk '/^Version:/ {print $2}' | grep -m1 "^$version-") ||
+      { echo "kernels.sh: Debian has no sources of Linux $version" >&2; exit 3; }
+    (cd "$cache/apt/archives" && own_apt apt-get source --download-only "linux=$full") || unfetched "linux=$full"
     tar -xJ -C "$tree.part" --strip-components=1 -f "$cache/apt/archives/linux_$version.orig.tar.xz"
     rm "$cache/apt/archives/linux_$version"*
   fi
@@ -129,8 +139,8 @@ guests() {
 need
 if [ $# -ge 2 ]; then
   build "$@"
-else
-  [ -n "${KERNEL:-}" ] || build 7.3 arm64
+elif [ -z "${KERNEL:-}" ]; then
+  build 7.3 arm64
   build 7.3 x86_64
 fi
 guests
