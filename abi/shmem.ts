@@ -24,8 +24,15 @@ export const fallocateFlags = {
   WRITE_ZEROES: 0x80,
 } as const
 
-/** S_IFREG: the file is a regular one. */
+/** Of a file's mode: what kind of file it is. */
 export const S_IFREG = 0o100000
+export const S_IFDIR = 0o040000
+export const S_IFCHR = 0o020000
+/** Of a directory: who may write to it removes only files of their own. */
+export const S_ISVTX = 0o1000
+
+/** BOGO_DIRENT_SIZE: bytes by which each entry makes a directory of tmpfs larger. */
+export const BOGO_DIRENT_SIZE = 20
 
 /** Bytes of a memfd's name: NAME_MAX without `memfd:`. */
 export const MFD_NAME_MAX_LEN = 249

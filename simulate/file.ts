@@ -6,17 +6,51 @@
 import { type Answer, Failure } from './answer.ts'
 import type { ShmemInode } from './shmem.ts'
 
-/** struct file_operations, as far as it matters here. */
+export type Whence = 'SEEK_SET' | 'SEEK_CUR' | 'SEEK_END' | 'SEEK_DATA' | 'SEEK_HOLE'
+
+/** struct file_operations, as far as it matters here; those of tmpfs are the inode's. */
 export interface FileOperations {
   /** The last reference is gone. The kernel ignores what release() returns. */
   release?(): void
   /** `unlocked_ioctl`: the caller's memory is read and written in place. */
   ioctl?(request: number, argument: Uint8Array, files: FileTable): Answer
+  /** Without them EINVAL, as for bytes at no position: of these files none keeps any. */
+  read?(): Answer<Uint8Array>
+  write?(bytes: Uint8Array): Answer<number>
+  /** Where the file then stands; without it ESPIPE. */
+  llseek?(file: File, offset: bigint, whence: Whence): Answer<bigint>
+}
+
+/** What fstat() tells. `ino` is 0 for what is in no tmpfs. */
+export interface FileStatus {
+  readonly ino: number
+  readonly mode: number
+  readonly nlink: number
+  readonly size: bigint
+  readonly blocks: bigint
+}
+
+export interface OpenHow {
+  readonly writable: boolean
+}
+
+/** What a descriptor leads to that is no file of tmpfs: a device, a directory, an inode without a name. */
+export interface Node {
+  status(): FileStatus
+  /** Opens it once more. */
+  open?(how: OpenHow): Answer<File>
+}
+
+/** Inode of what was never opened by a name and cannot be: anon_inode_getfile(). */
+const anonymous: Node = {
+  status: () => ({ ino: 0, mode: 0o600, nlink: 1, size: 0n, blocks: 0n }),
 }
 
 interface FileOptions {
   /** The regular file of tmpfs behind it, a memfd's included. */
   readonly inode?: ShmemInode
+  /** What else is. */
+  readonly node?: Node
   /** O_PATH: names a file without opening it; no operation works on it. */
   readonly path?: boolean
   readonly writable?: boolean
@@ -26,6 +60,8 @@ interface FileOptions {
 export class File {
   readonly operations: FileOperations
   readonly inode: ShmemInode | undefined
+  /** What is behind it where that is no file of tmpfs. */
+  readonly node: Node
   readonly path: boolean
   readonly writable: boolean
   /** f_pos */
@@ -35,6 +71,7 @@ export class File {
   constructor(operations: FileOperations, options: FileOptions = {}) {
     this.operations = operations
     this.inode = options.inode
+    this.node = options.node ?? anonymous
     this.path = options.path ?? false
     this.writable = options.writable ?? true
     this.inode?.opened()
@@ -42,6 +79,11 @@ export class File {
 
   get refs(): number {
     return this.#refs
+  }
+
+  /** FMODE_PREAD, FMODE_PWRITE */
+  get hasPositions(): boolean {
+    return this.inode !== undefined || this.node.open !== undefined
   }
 
   /** get_file() */

@@ -17,9 +17,17 @@ import { releaseIndex } from '../abi/registry.ts'
 import { encodeStruct, viewOf } from '../encode/write.ts'
 import { decodeStruct } from '../inspect/record.ts'
 import { type Answer, Failure, failed } from './answer.ts'
-import { File, type FileTable } from './file.ts'
+import {
+  File,
+  type FileOperations,
+  type FileStatus,
+  type FileTable,
+  type Node,
+  type OpenHow,
+} from './file.ts'
 import type { Luo } from './luo.ts'
 import type { LuoSession } from './luo-session.ts'
+import { deviceStatus } from './special-files.ts'
 
 /** Fields of a command by name, as the kernel copied them in; what it changes is copied back. */
 type Command = Record<string, number | bigint | Uint8Array>
@@ -30,7 +38,7 @@ interface Operation extends LiveupdateIoctl {
 }
 
 /** struct luo_device_state */
-export class LiveupdateDevice {
+export class LiveupdateDevice implements Node {
   readonly #luo: Luo
   readonly #release: string
   readonly #target: Target
@@ -56,17 +64,20 @@ export class LiveupdateDevice {
   }
 
   /** luo_open(): one at a time; the first one reads what the previous kernel left. */
-  open(): Answer<File> {
+  open({ writable }: OpenHow): Answer<File> {
     if (this.#inUse) return new Failure('EBUSY')
     if (failed(this.#luo.sessions.deserialize())) return new Failure('EIO')
     this.#inUse = true
-    return new File({
-      ioctl: (request, argument, files) =>
-        runIoctl(this.#operations, LIVEUPDATE_CMD_BASE, this.#target, request, argument, files),
-      release: () => {
-        this.#inUse = false
-      },
-    })
+    const ioctl: FileOperations['ioctl'] = (request, argument, files) =>
+      runIoctl(this.#operations, LIVEUPDATE_CMD_BASE, this.#target, request, argument, files)
+    const release = (): void => {
+      this.#inUse = false
+    }
+    return new File({ ioctl, release }, { node: this, writable })
+  }
+
+  status(): FileStatus {
+    return deviceStatus(0o600)
   }
 
   /** luo_ioctl_create_session(), luo_ioctl_retrieve_session() */

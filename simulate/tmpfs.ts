@@ -4,10 +4,11 @@
  * Source: mm/memfd.c: memfd_create(), memfd_alloc_file(); mm/shmem.c: shmem_file_setup(), shmem_unlink().
  */
 import { memfdSeals } from '../abi/memfd.ts'
-import { MFD_NAME_MAX_LEN, memfdCreateFlags } from '../abi/shmem.ts'
+import { BOGO_DIRENT_SIZE, MFD_NAME_MAX_LEN, memfdCreateFlags } from '../abi/shmem.ts'
 import { type Answer, Failure } from './answer.ts'
 import { File } from './file.ts'
 import { ShmemInode, type ShmemMount } from './shmem.ts'
+import { directory } from './special-files.ts'
 
 const ALL_FLAGS = Object.values(memfdCreateFlags).reduce((all, flag) => all | flag, 0)
 const MEMFD_PERMISSIONS = 0o777
@@ -17,6 +18,8 @@ export class Tmpfs {
   readonly #mount: ShmemMount
   readonly #named = new Map<string, ShmemInode>()
   #lastNumber = 0
+  /** Its root; `.` and `..` count. */
+  readonly root = directory(() => BigInt((this.#named.size + 2) * BOGO_DIRENT_SIZE))
 
   constructor(mount: ShmemMount) {
     this.#mount = mount
@@ -46,10 +49,10 @@ export class Tmpfs {
     return new File({}, { inode })
   }
 
-  /** open() of a named file; `create` are the permissions of a new one. */
-  open(path: string, create: number | undefined, options: { readonly writable: boolean }): Answer<File> {
+  /** A named file; `create` are the permissions of a new one. */
+  lookUp(path: string, create: number | undefined): Answer<ShmemInode> {
     const inode = this.#named.get(path) ?? (create === undefined ? undefined : this.#create(path, create))
-    return inode ? new File({}, { inode, ...options }) : new Failure('ENOENT')
+    return inode ?? new Failure('ENOENT')
   }
 
   /** unlink(): an open file lives on without its name. */

@@ -3,9 +3,10 @@
  * with the kernel's answers; and the ioctls of /dev/liveupdate as calls of their own.
  *
  * Paths are `/dev/liveupdate`, `/dev/null`, the directory `/tmp`, which is a tmpfs, files in it, and
- * `/proc/self/fd/N` for a tmpfs file or memfd that is open.
+ * `/proc/self/fd/N` for whatever is open there.
+ *
+ * Sources: fs/open.c, fs/read_write.c, fs/stat.c.
  */
-import type { Errno } from '../abi/errno.ts'
 import type { Target } from '../abi/layout.ts'
 import { type LiveupdateIoctl, liveupdateIoctls } from '../abi/liveupdate.ts'
 import { LIVEUPDATE_SESSION_NAME_LENGTH } from '../abi/luo.ts'
@@ -16,9 +17,10 @@ import { decodeStruct } from '../inspect/record.ts'
 import { beforeNul, decodeText } from '../inspect/text.ts'
 import { type Answer, Failure, failed } from './answer.ts'
 import { Blocked, unlessBlocked } from './blocked.ts'
-import { File, FileTable } from './file.ts'
+import { File, type FileStatus, FileTable, type Node, type Whence } from './file.ts'
 import type { LiveupdateDevice } from './luo-device.ts'
-import type { ShmemInode } from './shmem.ts'
+import { ShmemInode } from './shmem.ts'
+import { nullDevice } from './special-files.ts'
 import type { Tmpfs } from './tmpfs.ts'
 
 const TMPFS = '/tmp'
@@ -34,20 +36,10 @@ const FALLOCATE_MODES = new Set([
 export interface OpenOptions {
   /** O_CREAT with these permissions. */
   readonly create?: number
-  /** O_PATH */
+  /** O_PATH: what is there is named, not opened, and not created. */
   readonly path?: boolean
   /** O_RDONLY */
   readonly readOnly?: boolean
-}
-
-export type Whence = 'SEEK_SET' | 'SEEK_CUR' | 'SEEK_END' | 'SEEK_DATA' | 'SEEK_HOLE'
-
-export interface FileStatus {
-  readonly ino: number
-  readonly mode: number
-  readonly nlink: number
-  readonly size: bigint
-  readonly blocks: bigint
 }
 
 /** What a process sees of its kernel. */
@@ -105,7 +97,7 @@ export class Userspace {
 
   ftruncate(fd: number, size: bigint | number): Answer {
     if (size < 0) return new Failure('EINVAL')
-    const found = this.#regular(fd, 'EINVAL')
+    const found = this.#regular(fd)
     if (failed(found)) return found
     if (!found.file.writable) return new Failure('EINVAL')
     return this.#enter(() => found.inode.setSize(BigInt(size)))
@@ -117,53 +109,53 @@ export class Userspace {
     if (!file || file.path) return new Failure('EBADF')
     if (offset < 0 || length <= 0) return new Failure('EINVAL')
     if (!FALLOCATE_MODES.has(mode)) return new Failure('EOPNOTSUPP')
-    const found = this.#regular(fd, 'ENODEV')
-    if (failed(found)) return found
-    if (!found.file.writable) return new Failure('EBADF')
+    const { inode, writable } = file
+    if (!writable) return new Failure('EBADF')
+    if (!inode) return new Failure('ENODEV')
     if (end > MAX_FILE_SIZE) return new Failure('EFBIG')
     if ((mode & ~(KEEP_SIZE | PUNCH_HOLE)) !== 0) return new Failure('EOPNOTSUPP')
-    return this.#enter(() => found.inode.fallocate(mode, BigInt(offset), BigInt(length)))
+    return this.#enter(() => inode.fallocate(mode, BigInt(offset), BigInt(length)))
   }
 
   pwrite(fd: number, bytes: Uint8Array, offset: bigint | number): Answer<number> {
     if (offset < 0) return new Failure('EINVAL')
-    const found = this.#regular(fd, 'ESPIPE')
-    if (failed(found)) return found
-    if (!found.file.writable) return new Failure('EBADF')
-    if (wraps(offset, bytes.length)) return new Failure('EINVAL')
-    if (bytes.length === 0) return 0
-    if (BigInt(offset) >= MAX_FILE_SIZE) return new Failure('EFBIG')
-    return this.#enter(() => found.inode.write(BigInt(offset), bytes))
+    const file = this.#opened(fd)
+    if (failed(file)) return file
+    return file.hasPositions ? this.#write(file, bytes, BigInt(offset)) : new Failure('ESPIPE')
   }
 
   pread(fd: number, length: number, offset: bigint | number): Answer<Uint8Array> {
     if (offset < 0) return new Failure('EINVAL')
-    const found = this.#regular(fd, 'ESPIPE')
-    if (failed(found)) return found
-    if (wraps(offset, length)) return new Failure('EINVAL')
-    return this.#enter(() => found.inode.read(BigInt(offset), length))
+    const file = this.#opened(fd)
+    if (failed(file)) return file
+    return file.hasPositions ? this.#read(file, length, BigInt(offset)) : new Failure('ESPIPE')
   }
 
-  /** At the file's position, which moves on. */
+  /** At the file's position, which moves on where there is one. */
   write(fd: number, bytes: Uint8Array): Answer<number> {
-    const file = this.files.find(fd)
-    const answer = this.pwrite(fd, bytes, file?.position ?? 0n)
-    if (file && !failed(answer)) file.position += BigInt(answer)
+    const file = this.#opened(fd)
+    if (failed(file)) return file
+    const answer = this.#write(file, bytes, file.position)
+    if (file.inode && !failed(answer)) file.position += BigInt(answer)
     return answer
   }
 
   read(fd: number, length: number): Answer<Uint8Array> {
-    const file = this.files.find(fd)
-    const answer = this.pread(fd, length, file?.position ?? 0n)
-    if (file && !failed(answer)) file.position += BigInt(answer.length)
+    const file = this.#opened(fd)
+    if (failed(file)) return file
+    const answer = this.#read(file, length, file.position)
+    if (file.inode && !failed(answer)) file.position += BigInt(answer.length)
     return answer
   }
 
   lseek(fd: number, offset: bigint | number, whence: Whence = 'SEEK_SET'): Answer<bigint> {
-    const found = this.#regular(fd, 'ESPIPE')
-    if (failed(found)) return found
-    const { file, inode } = found
-    const position = this.#enter(() => seekTarget(file, inode, BigInt(offset), whence))
+    const file = this.#opened(fd)
+    if (failed(file)) return file
+    const { inode, operations } = file
+    const position = this.#enter(() => {
+      if (inode) return seekTarget(file, inode, BigInt(offset), whence)
+      return operations.llseek?.(file, BigInt(offset), whence) ?? new Failure('ESPIPE')
+    })
     if (failed(position)) return position
     if (position < 0n || position > MAX_FILE_SIZE) return new Failure('EINVAL')
     file.position = position
@@ -172,23 +164,29 @@ export class Userspace {
 
   /** fcntl(F_ADD_SEALS) */
   addSeals(fd: number, seals: number): Answer {
-    const found = this.#regular(fd, 'EINVAL')
-    if (failed(found)) return found
-    if (!found.file.writable) return new Failure('EPERM')
-    return this.#enter(() => found.inode.addSeals(seals))
+    const file = this.#opened(fd)
+    if (failed(file)) return file
+    const { inode, writable } = file
+    if (!writable) return new Failure('EPERM')
+    return inode ? this.#enter(() => inode.addSeals(seals)) : new Failure('EINVAL')
   }
 
   /** fcntl(F_GET_SEALS) */
   getSeals(fd: number): Answer<number> {
-    const found = this.#regular(fd, 'EINVAL')
+    const found = this.#regular(fd)
     return failed(found) ? found : this.#enter(() => found.inode.seals)
   }
 
+  /** Of an O_PATH descriptor, too. */
   fstat(fd: number): Answer<FileStatus> {
-    const found = this.#regular(fd, 'EINVAL')
-    if (failed(found)) return found
-    const { number: ino, mode, links: nlink, size, blocks } = found.inode
-    return this.#enter(() => ({ ino, mode, nlink, size, blocks }))
+    const file = this.files.find(fd)
+    if (!file) return new Failure('EBADF')
+    const { inode, node } = file
+    return this.#enter(() => {
+      if (!inode) return node.status()
+      const { number: ino, mode, links: nlink, size, blocks } = inode
+      return { ino, mode, nlink, size, blocks }
+    })
   }
 
   /** LIVEUPDATE_IOCTL_CREATE_SESSION */
@@ -228,21 +226,46 @@ export class Userspace {
     return failed(answer) ? answer : decodeText(beforeNul(answer.name as Uint8Array))
   }
 
-  #openFile(path: string, { create, path: isPath = false, readOnly = false }: OpenOptions): Answer<File> {
-    if (isPath) return new File({}, { path: true })
-    if (path === '/dev/liveupdate') return this.#kernel.device?.open() ?? new Failure('ENOENT')
-    if (path === '/dev/null' || path === TMPFS) return new File({})
-    const [, fd] = /^\/proc\/self\/fd\/(\d+)$/.exec(path) ?? []
-    if (fd !== undefined) return this.#reopen(Number(fd), !readOnly)
-    if (!path.startsWith(`${TMPFS}/`)) return new Failure('ENOENT')
-    return this.#kernel.tmpfs.open(path, create, { writable: !readOnly })
+  #openFile(path: string, options: OpenOptions): Answer<File> {
+    const found = this.#lookUp(path, options)
+    if (failed(found)) return found
+    const { path: isPath = false, readOnly = false } = options
+    if (found instanceof ShmemInode) return new File({}, { inode: found, path: isPath, writable: !readOnly })
+    if (isPath) return new File({}, { node: found, path: true })
+    return found.open?.({ writable: !readOnly }) ?? new Failure('ENXIO')
   }
 
-  /** The file behind a descriptor once more, at its start and with rights of its own. */
-  #reopen(fd: number, writable: boolean): Answer<File> {
-    const file = this.files.find(fd)
-    if (!file) return new Failure('ENOENT')
-    return file.inode ? new File({}, { inode: file.inode, writable }) : new Failure('ENXIO')
+  /** What a path leads to. */
+  #lookUp(path: string, options: OpenOptions): Answer<ShmemInode | Node> {
+    const { device, tmpfs } = this.#kernel
+    if (path === '/dev/liveupdate') return device ?? new Failure('ENOENT')
+    if (path === '/dev/null') return nullDevice
+    if (path === TMPFS) return tmpfs.root
+    const [, fd] = /^\/proc\/self\/fd\/(\d+)$/.exec(path) ?? []
+    if (fd !== undefined) {
+      const file = this.files.find(Number(fd))
+      return file ? (file.inode ?? file.node) : new Failure('ENOENT')
+    }
+    if (!path.startsWith(`${TMPFS}/`)) return new Failure('ENOENT')
+    return tmpfs.lookUp(path, options.path ? undefined : options.create)
+  }
+
+  /** vfs_read() */
+  #read({ inode, operations }: File, length: number, offset: bigint): Answer<Uint8Array> {
+    if (wraps(offset, length)) return new Failure('EINVAL')
+    return this.#enter(() =>
+      inode ? inode.read(offset, length) : (operations.read?.() ?? new Failure('EINVAL')),
+    )
+  }
+
+  /** vfs_write() */
+  #write({ inode, operations, writable }: File, bytes: Uint8Array, offset: bigint): Answer<number> {
+    if (!writable) return new Failure('EBADF')
+    if (wraps(offset, bytes.length)) return new Failure('EINVAL')
+    if (!inode) return this.#enter(() => operations.write?.(bytes) ?? new Failure('EINVAL'))
+    if (bytes.length === 0) return 0
+    if (offset >= MAX_FILE_SIZE) return new Failure('EFBIG')
+    return this.#enter(() => inode.write(offset, bytes))
   }
 
   #intoDescriptor(open: () => Answer<File>): Answer<number> {
@@ -263,11 +286,17 @@ export class Userspace {
     return done ? done.answer : new Blocked('the kernel is gone')
   }
 
-  /** The file of tmpfs behind a descriptor; `other` is answered for files of other kinds. */
-  #regular(fd: number, other: Errno): Answer<{ readonly file: File; readonly inode: ShmemInode }> {
+  /** An open file: O_PATH opens none. */
+  #opened(fd: number): Answer<File> {
     const file = this.files.find(fd)
-    if (!file || file.path) return new Failure('EBADF')
-    return file.inode ? { file, inode: file.inode } : new Failure(other)
+    return file && !file.path ? file : new Failure('EBADF')
+  }
+
+  /** The file of tmpfs behind a descriptor. */
+  #regular(fd: number): Answer<{ readonly file: File; readonly inode: ShmemInode }> {
+    const file = this.#opened(fd)
+    if (failed(file)) return file
+    return file.inode ? { file, inode: file.inode } : new Failure('EINVAL')
   }
 
   /** An ioctl with a struct of its exact size; gives the struct as the kernel left it. */

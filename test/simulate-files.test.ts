@@ -36,7 +36,13 @@ describe.each(LUO_RELEASES)('%s: 8.5 Files', (release) => {
   test('PRESERVE_FD: no handler -ENOENT', () => {
     const { user, session, device } = withSession(release)
     const linked = value(user.open('/tmp/file', { create: 0o600 }))
-    for (const fd of [value(user.open('/dev/null')), value(user.open('/tmp')), session, device(), linked]) {
+    for (const fd of [
+      value(user.open('/dev/null')),
+      value(user.open('/tmp', { readOnly: true })),
+      session,
+      device(),
+      linked,
+    ]) {
       expect(errno(user.preserveFd(session, fd, 1n))).toBe('ENOENT')
     }
     user.unlink('/tmp/file')

@@ -8,7 +8,8 @@
  */
 import { liveupdateIoctls } from '../../abi/liveupdate.ts'
 import { type Answer, Failure, failed } from '../../simulate/answer.ts'
-import type { Userspace, Whence } from '../../simulate/userspace.ts'
+import type { Whence } from '../../simulate/file.ts'
+import type { Userspace } from '../../simulate/userspace.ts'
 import { sumOf } from './guest.ts'
 import { bootLive, kexecLive, type LiveMachine, value } from './live.ts'
 
