@@ -49,6 +49,7 @@ async function boot(
   const report = await bootOnImage({
     memory: image,
     boot: entryOf(image, args),
+    arch: image.architecture,
     kernel,
     initrd,
     retrieve: initrd === undefined ? undefined : expected,
@@ -91,11 +92,11 @@ function entryOf(image: Image, { fdt, scratch }: BootArguments): KhoNote {
 const FDT_SIZE = 4096n
 
 /** What the image holds by our own reading; of one that cannot be read nothing is expected. */
-function heldBy(image: Image, { fdt, scratch }: BootArguments): Expectation {
+function heldBy(image: Image, { fdt, scratch, cmdline }: BootArguments): Expectation {
   const found = findHandovers(image, {
     ...(fdt !== undefined && { fdt }),
     ...(scratch !== undefined && { scratchArray: scratch }),
   })
   const best = 'problem' in found ? undefined : found.candidates[0]
-  return best ? expectationOf(best.handover) : { sessions: [] }
+  return best ? expectationOf(best.handover, cmdline) : { sessions: [] }
 }

@@ -9,6 +9,7 @@ import { execFile } from 'node:child_process'
 import { closeSync, ftruncateSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import type { Architecture } from '../abi/machine.ts'
 import { hex, type PhysicalMemory, type PhysRange, phys } from '../abi/memory.ts'
 import { writeRaw } from '../encode/image.ts'
 import type { KhoNote } from '../encode/image-note.ts'
@@ -27,6 +28,8 @@ import { isLastLine, type RunReport, readConsole } from './report.ts'
 export interface BootOptions extends RunLimits {
   readonly memory: PhysicalMemory | WritableMemory
   readonly boot: KhoNote
+  /** Of which machine the image is, if that is known. */
+  readonly arch?: Architecture | undefined
   /** Areas for the kernel and what it is entered with, if not the scratch areas that the image tells of. */
   readonly scratch?: readonly PhysRange[] | undefined
   /** File with an uncompressed arm64 Image. */
@@ -67,8 +70,8 @@ export async function bootOnImage(options: BootOptions): Promise<RunReport | { r
 }
 
 async function run(options: BootOptions, directory: string): Promise<RunReport> {
-  const { memory, boot, timeout, signal, onLine } = options
-  const areas = options.scratch ?? scratchAreas(memory, boot)
+  const { memory, timeout, signal, onLine } = options
+  const areas = areasOf(options)
   const memoryMiB = options.memoryMiB ?? reachedMiB(memory, areas)
   const deviceTree = await deviceTreeOf(memoryMiB, directory, signal)
   const ram = join(directory, 'ram')
@@ -95,6 +98,22 @@ async function run(options: BootOptions, directory: string): Promise<RunReport> 
   } finally {
     machine.close()
   }
+}
+
+/** The areas for the kernel; that the image is of another machine is said before anything else. */
+function areasOf({ memory, boot, arch = 'arm64', scratch }: BootOptions): readonly PhysRange[] {
+  if (arch !== 'arm64') {
+    throw new MachineFailure(`the image is of a machine with ${arch}; only images of arm64 can be booted`)
+  }
+  const areas = scratch ?? scratchAreas(memory, boot)
+  const { ramStart } = board
+  const first = areas[0]
+  if (first && areas.every(({ end }) => end <= ramStart)) {
+    throw new MachineFailure(
+      `all scratch areas, the first at ${hex(first.start)}, lie below the RAM of arm64's machine at ${hex(ramStart)}; the image is of another machine`,
+    )
+  }
+  return areas
 }
 
 /** RAM up to the end of what the image knows of. */

@@ -11,6 +11,7 @@ import { encodeScenario } from '../encode/scenario.ts'
 import { decodeHandover, type Handover } from '../inspect/decode.ts'
 import { readFdt } from '../inspect/fdt.ts'
 import { child, itemsAt } from '../inspect/tree.ts'
+import { bootOnImage } from '../qemu/boot.ts'
 import { cpioArchive, withFiles } from '../qemu/cpio.ts'
 import { chooseIn } from '../qemu/device-tree.ts'
 import { type ExpectedFile, expectationOf, retrievalList } from '../qemu/expectation.ts'
@@ -241,14 +242,30 @@ sessions:
   expect(heldIn(broken)).toEqual({ token: 1n, size: 1n << 62n, pos: 0n, seals: 0 })
 })
 
+test('an image that does not say of which machine it is, but lies where another has its RAM', async () => {
+  const encoded = await encodeScenario('{ release: linux-7.3, arch: x86_64 }')
+  if (!encoded.ok) throw new Error(JSON.stringify(encoded.problems))
+  const { memory, boot } = encoded.written
+  expect(await bootOnImage({ memory, boot, kernel: 'x', timeout: 1 })).toEqual({
+    problem: expect.stringContaining("below the RAM of arm64's machine at 0x40000000"),
+  })
+})
+
 function hexOf(name: string): string {
   return Buffer.from(name).toString('hex')
 }
 
 describe('the commands say what is wrong', () => {
   const IMAGE = 'fixtures/real/linux-7.3-arm64-4k-basic.elf.gz'
+  const X86_IMAGE = 'fixtures/real/linux-7.3-x86_64-basic.elf.gz'
   const wrong: readonly (readonly [string, readonly string[], number, RegExp])[] = [
     ['no kernel', ['boot', IMAGE], 2, /kernel/],
+    [
+      'image of another machine',
+      ['boot', X86_IMAGE, '--kernel', 'x', '--fdt', '0x49c000', '--scratch', '0x1000,48'],
+      3,
+      /the image is of a machine with x86_64; only images of arm64 can be booted/,
+    ],
     ['no note', ['boot', IMAGE, '--kernel', 'x'], 2, /no note KHO; expected --fdt ADDR and --scratch/],
     [
       'kernel that is none',
