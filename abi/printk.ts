@@ -3,7 +3,7 @@
  *
  * Source: lib/vsprintf.c.
  */
-import type { LogLevel, Span } from './check.ts'
+import type { LogLevel, Outcome, Span } from './check.ts'
 import { invariant } from './fault.ts'
 import { hex64 } from './memory.ts'
 
@@ -17,6 +17,8 @@ export interface ConsoleLine extends Span {
   readonly format: string
   /** pr_warn_ratelimited() and its like: DEFAULT_RATELIMIT_BURST of them within 5 s, then none. */
   readonly isRateLimited?: true
+  /** What has become of the handover at least where a kernel says so; left out where that does not follow. */
+  readonly outcome?: Outcome
 }
 
 /** include/linux/ratelimit_types.h */

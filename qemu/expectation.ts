@@ -5,6 +5,8 @@
 import { ERRNO } from '../abi/errno.ts'
 import { memfdSeals } from '../abi/memfd.ts'
 import { type PhysAddr, type PhysicalMemory, phys } from '../abi/memory.ts'
+import { componentByName, versionsFor } from '../abi/registry.ts'
+import { reserveMemRequests } from '../inspect/command-line.ts'
 import type { Handover } from '../inspect/decode.ts'
 import { beforeNul, decodeText } from '../inspect/text.ts'
 import { child, itemsAt, type Node, numberAt } from '../inspect/tree.ts'
@@ -49,6 +51,8 @@ export interface Expectation {
   readonly khoTest?: boolean
   /** Whether the guest finishes each session. */
   readonly finish?: boolean
+  /** What is there by the image's own words, and that no address leads to: nobody can ask for it. */
+  readonly unreachable?: readonly Difference[]
 }
 
 export interface Difference {
@@ -57,38 +61,86 @@ export interface Difference {
   readonly found: string
 }
 
+const memblock = componentByName('memblock')
+const khoTest = componentByName('kho-test')
 /** Names of FLBs that the kernel's own test registers, and whose return it reports. */
 const TEST_FLB = /^liveupdate-test-flb-v\d+$/
 const PIECE_BYTES = 1n << 20n
 /** The guest sums up no more, either. */
 const MOST_SUMMED = 4n << 30n
 
-/** The sessions, files and regions that a decoded handover holds. */
-export function expectationOf(handover: Handover): Expectation {
+/**
+ * The sessions, files and regions that a decoded handover holds. Regions that the next kernel's command line
+ * asks for are among them if the image has any, whether we can read them or not.
+ */
+export function expectationOf(handover: Handover, commandLine = ''): Expectation {
   const { tree } = handover
   const luo = child(tree, 'luo')
-  const textAt = (node: Node, key: string): string => decodeText(beforeNul(bytesAt(node, key)))
   const regions = itemsAt(child(tree, 'memblock'), 'reserve_mem')
   return {
     sessions: itemsAt(luo, 'sessions').map((session) => ({
       name: Buffer.from(beforeNul(bytesAt(session, 'name'))).toString('hex'),
       files: itemsAt(session, 'files').map((file) => expectedFile(handover, file)),
     })),
-    regions: regions.map((region) => textAt(region, 'name')),
+    regions: [
+      ...new Set([
+        ...regions.map((region) => textAt(region, 'name')),
+        ...(holdsRegions(tree) ? requestedRegions(commandLine) : []),
+      ]),
+    ],
     regionContents: regions.flatMap((region) => expectedRegion(handover, region, textAt(region, 'name'))),
     flbs: itemsAt(luo, 'flbs')
       .map((flb) => textAt(flb, 'name'))
       .filter((name) => TEST_FLB.test(name)),
     ...previousRelease(child(tree, 'kexec_metadata')),
-    ...(holdsTestFolios(handover) && { khoTest: true }),
+    ...(holdsKhoTest(handover) && { khoTest: true }),
+    unreachable: [...itemsAt(luo, 'sessions').flatMap(lostFiles), ...lostFlbs(luo)],
   }
 }
 
-function previousRelease(metadata: Node | undefined): Pick<Expectation, 'previousRelease'> {
-  return metadata ? { previousRelease: decodeText(beforeNul(bytesAt(metadata, 'previous_release'))) } : {}
+function lostFiles(session: Node): readonly Difference[] {
+  const set = child(session, 'file_set_ser')
+  const count = numberAt(set, 'count') ?? 0
+  if (BigInt(count) === 0n || BigInt(numberAt(set, 'files') ?? 1) !== 0n) return []
+  const path = `sessions[${textAt(session, 'name')}].files`
+  return [{ path, expected: `${count} files`, found: 'no address of them' }]
 }
 
-/** Whether an image has all folios of the kernel's own test; trimmed ones leave them out. */
+/** The old kernel always leaves a page of FLBs, if only an empty one. */
+function lostFlbs(luo: Node | undefined): readonly Difference[] {
+  if (BigInt(numberAt(luo, 'flbs_pa') ?? 1) !== 0n) return []
+  return [{ path: 'flbs', expected: 'a page of FLBs', found: 'no address of one' }]
+}
+
+/** Whether a subtree of the image is memblock's by its name or, where a wrong one hides it, by its contract. */
+function holdsRegions(tree: Node): boolean {
+  return itemsAt(tree, 'subtrees').some((subtree) => {
+    if (textAt(subtree, 'name') === memblock.subtree) return true
+    const compatible = child(child(subtree, 'blob'), 'compatible')
+    const text = compatible?.kind === 'raw' ? decodeText(beforeNul(compatible.bytes)) : ''
+    return versionsFor(memblock, text).length > 0
+  })
+}
+
+/** Those that the kernel looks for: it refuses others for their form or number. */
+function requestedRegions(commandLine: string): readonly string[] {
+  return reserveMemRequests(commandLine).flatMap(({ region, refusal }) =>
+    region && !refusal ? [region.name] : [],
+  )
+}
+
+function previousRelease(metadata: Node | undefined): Pick<Expectation, 'previousRelease'> {
+  return metadata ? { previousRelease: textAt(metadata, 'previous_release') } : {}
+}
+
+/** Whether an image has a subtree of the kernel's own test, right or wrong, and is not trimmed of its folios. */
+function holdsKhoTest(handover: Handover): boolean {
+  const { tree, faults } = handover
+  if (!itemsAt(tree, 'subtrees').some((subtree) => textAt(subtree, 'name') === khoTest.subtree)) return false
+  const isWrong = faults.some(({ path, severity }) => path.startsWith(khoTest.key) && severity === 'error')
+  return isWrong || holdsTestFolios(handover)
+}
+
 function holdsTestFolios({ tree, memory, target }: Handover): boolean {
   const folios = child(child(child(tree, 'kho_test'), 'data'), 'folios_info')
   const bulk = folios?.kind === 'record' ? folios.bulk : undefined
@@ -129,6 +181,7 @@ export function differences(expected: Expectation, report: KernelReport): readon
     ...missing('flbs', expected.flbs ?? [], report.flbs),
     ...different('kexec_metadata.previous_release', expected.previousRelease, report.previousRelease),
     ...different('kho_test', expected.khoTest, report.khoTest),
+    ...(expected.unreachable ?? []),
   ]
 }
 
@@ -267,6 +320,10 @@ function addBytes(sum: WordSum, memory: PhysicalMemory, from: PhysAddr | undefin
     sum.add(bytes)
   }
   return true
+}
+
+function textAt(node: Node, key: string): string {
+  return decodeText(beforeNul(bytesAt(node, key)))
 }
 
 function bytesAt(node: Node, key: string): Uint8Array {

@@ -5,7 +5,7 @@
  * The kernel's lines are known by the checks and console lines of the ABI; those of the guest begin with
  * `@kho` (docs/real-kernels.md).
  */
-import type { Check } from '../abi/check.ts'
+import { type Check, OUTCOMES, type Outcome } from '../abi/check.ts'
 import { type ConsoleLine, consoleLines, formatPattern, messagePrefix } from '../abi/console.ts'
 import { checks } from '../abi/consumer.ts'
 import { decodeText } from '../inspect/text.ts'
@@ -45,6 +45,8 @@ export interface RegionReport {
 export interface Complaint {
   readonly id: string
   readonly line: string
+  /** What has become of the handover at least. */
+  readonly outcome: Outcome
 }
 
 export interface KernelReport {
@@ -130,9 +132,9 @@ export function readConsole(lines: readonly string[]): KernelReport {
 type Reading = (report: KernelReport, line: string, groups: readonly string[]) => void
 
 const complain =
-  (id: string): Reading =>
+  (id: string, outcome: Outcome = 'takes-over'): Reading =>
   (report, line) =>
-    void report.complaints.push({ id, line })
+    void report.complaints.push({ id, line, outcome })
 
 const readings: Readonly<Record<string, Reading>> = {
   KHO_FOUND: (report) => {
@@ -149,8 +151,9 @@ const readings: Readonly<Record<string, Reading>> = {
   KHO_TEST_SUCCEEDED: (report) => {
     report.khoTest = true
   },
-  KHO_TEST_FAILED: (report) => {
+  KHO_TEST_FAILED: (report, line) => {
     report.khoTest = false
+    report.complaints.push({ id: 'KHO_TEST_FAILED', line, outcome: 'takes-over' })
   },
   WARNING: (report, line) => void report.warnings.push(line),
   PANIC_ROOT: (report) => {
@@ -180,16 +183,23 @@ function knownLines(): KnownLine[] {
   const refusals = checks.flatMap((check): KnownLine[] =>
     check.message === undefined
       ? []
-      : [{ pattern: patternOf(refusalLine(check)), reading: complain(check.id) }],
+      : [{ pattern: patternOf(refusalLine(check)), reading: complain(check.id, leastOutcome(check)) }],
   )
   return [...refusals, ...lines]
 }
 
+/** Several checks may say the same, with other consequences: what is sure is the mildest. */
+function leastOutcome(check: Check): Outcome {
+  const { source } = patternOf(refusalLine(check))
+  const same = checks.filter((each) => each.message && patternOf(refusalLine(each)).source === source)
+  return OUTCOMES.find((outcome) => same.some((each) => each.outcome === outcome)) as Outcome
+}
+
 /** Panics that are known by their text are panics, other lines of some weight complaints. */
-function usualReading({ id, by, level }: ConsoleLine): Reading | undefined {
+function usualReading({ id, by, level, outcome }: ConsoleLine): Reading | undefined {
   if (messagePrefix(by) === messagePrefix('do_exit()')) return readings.PANIC
   if (id.startsWith('OOPS')) return (report, line) => void report.oopses.push(line)
-  return level === 'info' || level === 'debug' || level === 'notice' ? undefined : complain(id)
+  return level === 'info' || level === 'debug' || level === 'notice' ? undefined : complain(id, outcome)
 }
 
 function refusalLine({ by, message = '' }: Check): Pick<ConsoleLine, 'by' | 'format'> {

@@ -96,6 +96,38 @@ describe('consoles of captured handovers', () => {
   })
 })
 
+describe('what the kernel says it refused is lost, whoever expected it', () => {
+  const FOUND = 'KHO: found kexec handover data.'
+  const said = (line: string): readonly [readonly string[], string] => {
+    const report = readConsole([FOUND, line])
+    return [report.complaints.map(({ id }) => id), outcomeOf(report, [])]
+  }
+
+  test.each([
+    ["FDT 'memblock' is incompatible with 'memblock-v1': 1", 'MEMBLOCK_COMPATIBLE', 'loses'],
+    ["FDT 'memblock' has no child 'trace': -1", 'RESERVE_MEM_NODE', 'loses'],
+    ['KHO: kexec-metadata version 9 not supported (expected 1)', 'METADATA_VERSION', 'loses'],
+    ['KHO: kexec-metadata blob too small (2 bytes)', 'METADATA_HEAD', 'loses'],
+    ['test_kho: failed to retrieve kho_test FDT: -22', 'KHO_TEST_SUBTREE', 'loses'],
+    ["luo: LUO state is incompatible with 'luo-v5'", 'LUO_COMPATIBLE', 'panics'],
+    // Said of the blocks of sessions, too, where the kernel then panics.
+    ['luo: Block set is corrupted', 'KHO_BLOCK_CYCLE', 'device-fails'],
+    // It may be that the image left out what is missing; of the next handover; of debugfs.
+    ['test_kho: KHO restore failed', 'KHO_TEST_FAILED', 'takes-over'],
+    ['failed to prepare memblock FDT for KHO: -22', 'MEMBLOCK_FAILED', 'takes-over'],
+    ['KHO: node kho_test missing or invalid blob-size property', 'KHO_DEBUGFS_SIZE', 'takes-over'],
+  ])('%s', (line, id, outcome) => {
+    expect(said(line)).toEqual([[id], outcome])
+  })
+
+  test('the test module says no more than that it failed', () => {
+    const report = readConsole([FOUND, 'test_kho: KHO restore failed'])
+    expect(report.khoTest).toBe(false)
+    expect(outcomeOf(report, differences({ sessions: [], khoTest: true }, report))).toBe('loses')
+    expect(said('test_kho: KHO restore succeeded')).toEqual([[], 'takes-over'])
+  })
+})
+
 describe("the guest's lines", () => {
   const LINES = [
     'Linux version 7.3.4 (root@vm) (gcc 12.2.0) #1 SMP PREEMPT',
