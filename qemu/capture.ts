@@ -18,7 +18,7 @@ import { MachineFailure } from './failure.ts'
 import type { GdbClient } from './gdb.ts'
 import { architectureOf, symbolAddress } from './kernel-file.ts'
 import { Machine, type RunLimits } from './machine.ts'
-import { isLastLine, type RunReport, readConsole } from './report.ts'
+import { GUEST, isLastLine, type RunReport, readConsole } from './report.ts'
 
 export interface CaptureOptions extends RunLimits {
   /** File with the first kernel: a bzImage or an arm64 Image. Its initramfs brings the next one. */
@@ -78,10 +78,13 @@ async function run(options: CaptureOptions, directory: string): Promise<Captured
     const { gdb, qmp, log } = machine
     if (!gdb) throw new MachineFailure('QEMU opened no connection for the debugger')
     await machine.unlessItEnds(gdb.breakpoint('set', entry, board.breakpointKind))
-    const boot = await machine.unlessItEnds(bootEntry(gdb, board, entry))
+    const boot = await machine.unlessItEnds(bootEntry(gdb, board, entry), () =>
+      whyNoHandover(log.lines, entry),
+    )
     const nrLines = log.lines.length
     const dump = join(directory, 'dump')
-    await machine.unlessItEnds(qmp.execute('dump-guest-memory', { paging: false, protocol: `file:${dump}` }))
+    const dumped = qmp.execute('dump-guest-memory', { paging: false, protocol: `file:${dump}` })
+    await machine.unlessItEnds(dumped, () => 'its memory was not yet written down')
     await saveImage(dump, arch, boot, options.save)
     await machine.unlessItEnds(gdb.breakpoint('remove', entry, board.breakpointKind))
     gdb.send('c')
@@ -100,6 +103,30 @@ async function run(options: CaptureOptions, directory: string): Promise<Captured
   } finally {
     machine.close()
   }
+}
+
+/** Console lines that are told of a run that came to no handover: the last ones, and of refusals the first. */
+const LAST_LINES = 3
+const MOST_COMPLAINTS = 5
+
+/** What the console says of a run in which no kernel came to its entry function. */
+function whyNoHandover(console: readonly string[], entry: bigint): string {
+  const { handover, failed, complaints, panic } = readConsole(console)
+  if (handover) {
+    return `a kernel found a handover, but not by ${KHO_ENTRY_FUNCTION} at ${hex(entry)}; expected the System.map of the next kernel`
+  }
+  const last = console.filter((line) => line.trim() !== '').slice(-LAST_LINES)
+  const telling = [
+    ...complaints.slice(0, MOST_COMPLAINTS).map(({ line }) => line),
+    ...(failed ? [`${GUEST}${failed}`] : []),
+    ...(panic ? [panic] : []),
+  ]
+  const lines = [...new Set([...telling, ...last])]
+  const said =
+    lines.length === 0
+      ? 'its console is empty'
+      : `its console says ${lines.map((line) => `'${line}'`).join(', ')}`
+  return `no kernel was handed anything over; ${said}`
 }
 
 /** Runs to the entry function and reads its arguments. */

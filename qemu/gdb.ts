@@ -6,7 +6,7 @@
  * requests hold neither run lengths nor escapes.
  */
 import type { Duplex } from 'node:stream'
-import { MachineFailure } from './failure.ts'
+import { ConnectionLost, MachineFailure } from './failure.ts'
 
 /** Longest packet that is taken: registers of all machines here fit several times. */
 const MAX_PACKET = 1 << 16
@@ -26,8 +26,8 @@ export class GdbClient {
   constructor(stream: Duplex) {
     this.#stream = stream
     stream.on('data', (bytes: Buffer) => this.#take(bytes.toString('latin1')))
-    stream.on('error', (error) => this.#fail(`the debugger's connection broke: ${error.message}`))
-    stream.on('close', () => this.#fail("the machine closed the debugger's connection"))
+    stream.on('error', (error) => this.#lose(`the debugger's connection broke: ${error.message}`))
+    stream.on('close', () => this.#lose("the machine closed the debugger's connection"))
   }
 
   /** Sends a request and gives the reply that belongs to it. */
@@ -79,7 +79,8 @@ export class GdbClient {
       }
       const end = this.#received.indexOf('#', start)
       if (end < 0 || end + 3 > this.#received.length) {
-        if (this.#received.length - start > MAX_PACKET) this.#fail('the debugger sends no end of a packet')
+        if (this.#received.length - start > MAX_PACKET)
+          this.#fail(new MachineFailure('the debugger sends no end of a packet'))
         return
       }
       const packet = this.#received.slice(start + 1, end)
@@ -96,8 +97,12 @@ export class GdbClient {
     waiting?.resolve(packet)
   }
 
-  #fail(message: string): void {
-    this.#failure ??= new MachineFailure(message)
+  #lose(message: string): void {
+    this.#fail(new ConnectionLost(message))
+  }
+
+  #fail(failure: MachineFailure): void {
+    this.#failure ??= failure
     this.#waiting?.reject(this.#failure)
     this.#waiting = undefined
   }

@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { kill } from 'node:process'
 import type { Board } from './board.ts'
 import { ConsoleLog } from './console-log.ts'
-import { MachineFailure } from './failure.ts'
+import { ConnectionLost, MachineFailure } from './failure.ts'
 import { GdbClient } from './gdb.ts'
 import { QmpClient } from './qmp.ts'
 
@@ -52,6 +52,13 @@ const GONE_MS = 5000
 const GONE_POLL_MS = 2
 /** A kernel that has panicked says a few more lines, and may restart. */
 const LAST_WORDS_MS = 2000
+/** A connection breaks some moments before its process is seen to end. */
+const END_SEEN_MS = 2000
+const ENDED: Readonly<Record<Ending, string>> = {
+  exit: 'the machine was switched off too early',
+  hung: 'the machine stood still after a panic',
+  time: "the machine's time was up",
+}
 /** QEMU's own words that are kept for the message of a failure. */
 const STDERR_CHARACTERS = 2000
 
@@ -84,16 +91,17 @@ export class Machine {
     ])
     try {
       const [[qmp], gdb] = (await qemu.unlessItEnds(Promise.all(sockets))) as [[Socket], [Socket]?]
-      return new Machine(qemu, await QmpClient.open(qmp), gdb && new GdbClient(gdb[0]))
+      const opened = await qemu.unlessItEnds(QmpClient.open(qmp))
+      return new Machine(qemu, opened, gdb && new GdbClient(gdb[0]))
     } catch (error) {
       qemu.end()
       throw error
     }
   }
 
-  /** Waits for something of the machine; that it ends first is a failure. */
-  unlessItEnds<T>(wanted: Promise<T>): Promise<T> {
-    return this.#qemu.unlessItEnds(wanted)
+  /** Waits for something of the machine; that it ends first is a failure, whose message tells by `why` what it meant. */
+  unlessItEnds<T>(wanted: Promise<T>, why?: () => string): Promise<T> {
+    return this.#qemu.unlessItEnds(wanted, why)
   }
 
   /** Ends the run, if it has not ended. */
@@ -143,13 +151,31 @@ class QemuProcess {
     this.#endAfter(timeout * 1000, 'time')
   }
 
-  async unlessItEnds<T>(wanted: Promise<T>): Promise<T> {
-    const ending = this.ended.then((how) => {
-      const why =
-        this.#failure ?? (how === 'time' ? 'its time was up' : this.#stderr.trim().replace(/\s*\n\s*/g, '; '))
-      throw new MachineFailure(`QEMU ended too early: ${why === '' ? 'it exited' : why}`)
+  async unlessItEnds<T>(wanted: Promise<T>, why?: () => string): Promise<T> {
+    const ending = this.ended.then((how): never => {
+      throw this.#endedTooEarly(how, why)
     })
-    return Promise.race([wanted, ending])
+    try {
+      return await Promise.race([wanted, ending])
+    } catch (error) {
+      if (error instanceof ConnectionLost) await Promise.race([ending, this.#pause(END_SEEN_MS)])
+      throw error
+    }
+  }
+
+  /** QEMU's own words, if it said something; else how the machine ended, and what that meant. */
+  #endedTooEarly(how: Ending, why: (() => string) | undefined): MachineFailure {
+    const said = this.#failure ?? this.#stderr.trim().replace(/\s*\n\s*/g, '; ')
+    if (said !== '' && how !== 'time') return new MachineFailure(`QEMU ended too early: ${said}`)
+    const told = why === undefined ? '' : `: ${why()}`
+    return new MachineFailure(`${ENDED[how]}${told}`)
+  }
+
+  /** Never over if the process ends first. */
+  #pause(milliseconds: number): Promise<void> {
+    return new Promise((resolve) => {
+      this.#timers.push(setTimeout(resolve, milliseconds))
+    })
   }
 
   end(): void {

@@ -4,7 +4,7 @@
  * Source: QEMU docs/interop/qmp-spec.txt.
  */
 import type { Duplex } from 'node:stream'
-import { MachineFailure } from './failure.ts'
+import { ConnectionLost, MachineFailure } from './failure.ts'
 
 /** Longest line that is taken. */
 const MAX_LINE = 1 << 20
@@ -32,8 +32,8 @@ export class QmpClient {
   private constructor(stream: Duplex) {
     this.#stream = stream
     stream.on('data', (bytes: Buffer) => this.#take(bytes.toString('utf8')))
-    stream.on('error', (error) => this.#fail(`QEMU's control connection broke: ${error.message}`))
-    stream.on('close', () => this.#fail('QEMU closed its control connection'))
+    stream.on('error', (error) => this.#lose(`QEMU's control connection broke: ${error.message}`))
+    stream.on('close', () => this.#lose('QEMU closed its control connection'))
   }
 
   /** Waits for QEMU's greeting and agrees on its capabilities: from then on it takes commands. */
@@ -62,7 +62,7 @@ export class QmpClient {
   #take(text: string): void {
     const lines = (this.#received + text).split('\n')
     this.#received = lines.pop() ?? ''
-    if (this.#received.length > MAX_LINE) this.#fail('QEMU sends no end of a line')
+    if (this.#received.length > MAX_LINE) this.#fail(new MachineFailure('QEMU sends no end of a line'))
     for (const line of lines) if (line.trim() !== '') this.#message(line)
   }
 
@@ -71,7 +71,7 @@ export class QmpClient {
     try {
       message = JSON.parse(line)
     } catch {
-      this.#fail(`QEMU answers no JSON: '${line.slice(0, 40)}'`)
+      this.#fail(new MachineFailure(`QEMU answers no JSON: '${line.slice(0, 40)}'`))
       return
     }
     if (message.QMP !== undefined) this.#greeted?.resolve(undefined)
@@ -82,8 +82,12 @@ export class QmpClient {
     else waiting.resolve(message.return)
   }
 
-  #fail(message: string): void {
-    this.#failure ??= new MachineFailure(message)
+  #lose(message: string): void {
+    this.#fail(new ConnectionLost(message))
+  }
+
+  #fail(failure: MachineFailure): void {
+    this.#failure ??= failure
     for (const waiting of [this.#greeted, ...this.#waiting.values()]) waiting?.reject(this.#failure)
     this.#waiting.clear()
   }

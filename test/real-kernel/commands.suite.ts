@@ -88,6 +88,40 @@ describe.skipIf(why)(titled('commands', why), () => {
     expect(wrong.stdout).toContain('reserve_mem[oops].sum: expected 0x0, found 0x')
   })
 
+  const failures: readonly (readonly [string, readonly string[], RegExp])[] = [
+    [
+      'a guest that enters no kernel',
+      ['--initrd', guestFile('arm64')],
+      /switched off too early: no kernel was handed anything over; its console says .*'@kho done'/,
+    ],
+    [
+      'kho=off',
+      ['--initrd', `${directory}/first.cpio`, '--cmdline', 'kho=off'],
+      /'luo: Disabling liveupdate because KHO is disabled', .*'@kho device errno=2'/,
+    ],
+    [
+      'a System.map that is not its own',
+      [
+        ...['--initrd', `${directory}/first.cpio`, '--cmdline', 'kho_scratch=16M,64M,16M'],
+        ...['--system-map', `${directory}/System.map`],
+      ],
+      /found a handover, but not by kho_populate at 0xffff800080000004; expected the System.map of the next/,
+    ],
+    [
+      'too little time',
+      ['--initrd', guestFile('arm64'), '--timeout', '1'],
+      /the machine's time was up: no kernel was handed anything over; its console/,
+    ],
+  ]
+  test.each(failures)('capture says what is wrong: %s', (_title, args, message) => {
+    writeFileSync(`${directory}/System.map`, 'ffff800080000004 T kho_populate\n')
+    const { status, stderr } = run(['capture', ...kernel, '-o', `${directory}/none.elf`, ...args])
+    expect(stderr.trim().split('\n').at(-1)).toMatch(message)
+    expect(status).toBe(3)
+    expect(existsSync(`${directory}/none.elf`)).toBe(false)
+    expectNothingLeft()
+  })
+
   test('without an initramfs the kernel says what it can', () => {
     const args = ['boot', `${directory}/image.elf`, ...kernel, '--cmdline', parametersOf(basic), '--json']
     const { status, stdout } = run(args)
