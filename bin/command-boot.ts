@@ -67,7 +67,7 @@ async function boot(
   const compared = initrd === undefined ? { ...expected, sessions: [] } : expected
   const found = differences(compared, report)
   if (args.json) writeDocument({ schema: BOOT_SCHEMA, ...reportToJson(report, found) }, terminal)
-  else for (const line of reportLines(report, found, terminal)) terminal.out(`${line}\n`)
+  else for (const line of reportLines(report, found, terminal, compared.sessions)) terminal.out(`${line}\n`)
   return isClean(report, found) ? ExitCode.OK : ExitCode.FINDINGS
 }
 

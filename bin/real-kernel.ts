@@ -2,7 +2,7 @@
 import type { Argv } from 'yargs'
 import { type Json, jsonText } from '../inspect/render-json.ts'
 import { printable } from '../inspect/text.ts'
-import type { Difference } from '../qemu/expectation.ts'
+import type { Difference, ExpectedSession } from '../qemu/expectation.ts'
 import { outcomeOf } from '../qemu/outcome.ts'
 import type { RunReport } from '../qemu/report.ts'
 import { UsageError } from './command.ts'
@@ -73,16 +73,15 @@ const ENDINGS: Readonly<Record<RunReport['ending'], string>> = {
   time: 'the time was up',
 }
 
-/** A report for people. */
+/** A report for people; of capture, which asks for nothing, without `asked`. */
 export function reportLines(
   report: RunReport,
   differences: readonly Difference[],
   terminal: Terminal,
+  asked: readonly ExpectedSession[] = [],
 ): string[] {
   const { paint } = terminal
   const outcome = outcomeOf(report, differences)
-  const files = report.sessions.flatMap((session) => session.files)
-  const came = files.filter(({ errno }) => errno === 0).length
   return [
     `Linux ${report.kernel ?? '(no banner)'}: ${report.handover ? 'found the handover' : 'found no handover'}; ${
       outcome === 'takes-over' ? paint.good(outcome) : paint.fault(outcome)
@@ -92,9 +91,19 @@ export function reportLines(
     ...(report.panic === undefined ? [] : [`  ${paint.fault(printable(report.panic))}`]),
     ...report.regions.map((name) => `  reserve_mem ${printable(name)} came back`),
     ...report.flbs.map((name) => `  FLB ${printable(name)} came back`),
-    `  ${report.sessions.length} sessions and ${came} of ${files.length} files came back`,
+    `  ${shareOf(report.sessions, asked)} sessions and ${shareOf(filesOf(report.sessions), filesOf(asked))} files came back`,
     ...differences.map(({ path, expected, found }) =>
       paint.fault(`  ${printable(path)}: expected ${expected}, found ${found}`),
     ),
   ]
+}
+
+/** Of those that the guest was asked for, or told of where it asked by itself. */
+function shareOf(told: readonly { readonly errno: number }[], asked: readonly unknown[]): string {
+  const came = told.filter(({ errno }) => errno === 0).length
+  return `${came} of ${Math.max(told.length, asked.length)}`
+}
+
+function filesOf<T>(sessions: readonly { readonly files: readonly T[] }[]): readonly T[] {
+  return sessions.flatMap(({ files }) => files)
 }

@@ -16,6 +16,8 @@ import { WordSum } from './word-sum.ts'
 /** A file; what is left out is not compared. */
 export interface ExpectedFile {
   readonly token: bigint
+  /** The error that the guest shall get instead of it, 0 and left out for none. */
+  readonly errno?: number
   readonly size?: bigint
   readonly pos?: bigint
   readonly seals?: number
@@ -27,6 +29,9 @@ export interface ExpectedSession {
   /** Bytes of the name in hex. */
   readonly name: string
   readonly files: readonly ExpectedFile[]
+  /** The error that the guest shall get instead of it, and of finishing it; 0 and left out for none. */
+  readonly errno?: number
+  readonly finishErrno?: number
 }
 
 /** Where a region of reserve_mem lies, which no kernel tells, and what is in it. */
@@ -47,6 +52,8 @@ export interface Expectation {
   readonly flbs?: readonly string[]
   /** The release that the kernel says it was handed over by. */
   readonly previousRelease?: string
+  /** Number of live updates that the kernel says it retrieved. */
+  readonly liveupdateNumber?: bigint
   /** Whether the kernel's module test_kho finds again what it left. */
   readonly khoTest?: boolean
   /** Whether the guest finishes each session. */
@@ -176,30 +183,49 @@ export function retrievalList({ sessions, finish, regionContents = [] }: Expecta
 export function differences(expected: Expectation, report: KernelReport): readonly Difference[] {
   return [
     ...expected.sessions.flatMap((session, index) => sessionDifferences(session, report.sessions[index])),
-    ...missing('reserve_mem', expected.regions ?? [], report.regions),
+    ...missing('reserve_mem', regionNames(expected), report.regions),
     ...(expected.regionContents ?? []).flatMap((region) => regionDifferences(region, report)),
     ...missing('flbs', expected.flbs ?? [], report.flbs),
     ...different('kexec_metadata.previous_release', expected.previousRelease, report.previousRelease),
+    ...different('liveupdate_number', expected.liveupdateNumber, report.liveupdateNumber),
     ...different('kho_test', expected.khoTest, report.khoTest),
     ...(expected.unreachable ?? []),
   ]
 }
 
+function regionNames({ regions = [], regionContents = [] }: Expectation): readonly string[] {
+  return [...new Set([...regions, ...regionContents.map(({ name }) => name)])]
+}
+
 function sessionDifferences(expected: ExpectedSession, found: SessionReport | undefined): Difference[] {
   const path = `sessions[${decodeText(Buffer.from(expected.name, 'hex'))}]`
-  const errno = found?.errno
-  if (found === undefined || errno !== 0) return [{ path, expected: 'a session', found: errnoText(errno) }]
+  const { errno = 0, finishErrno = 0 } = expected
+  if (found?.errno !== errno) return [answerDifference(path, 'a session', errno, found?.errno)]
+  if (errno !== 0) return []
   const files = expected.files.flatMap((file, index) =>
     fileDifferences(`${path}.files[0x${file.token.toString(16)}]`, file, found.files[index]),
   )
-  if (found.finish === undefined || found.finish === 0) return files
-  return [...files, { path: `${path}.finish`, expected: 'no error', found: errnoText(found.finish) }]
+  const isAsked = found.finish !== undefined || expected.finishErrno !== undefined
+  if (!isAsked || found.finish === finishErrno) return files
+  return [...files, answerDifference(`${path}.finish`, 'no error', finishErrno, found.finish)]
+}
+
+/** `given` is what there is without an error. */
+function answerDifference(
+  path: string,
+  given: string,
+  expected: number,
+  found: number | undefined,
+): Difference {
+  const told = (errno: number | undefined): string => (errno === 0 ? given : errnoText(errno))
+  return { path, expected: told(expected), found: told(found) }
 }
 
 function fileDifferences(path: string, expected: ExpectedFile, found: FileReport | undefined): Difference[] {
-  if (found?.token !== expected.token || found.errno !== 0) {
-    return [{ path, expected: 'a file', found: errnoText(found?.errno) }]
-  }
+  const { errno = 0 } = expected
+  if (found?.token !== expected.token) return [answerDifference(path, 'a file', errno, undefined)]
+  if (found.errno !== errno) return [answerDifference(path, 'a file', errno, found.errno)]
+  if (errno !== 0) return []
   return valueDifferences(path, [
     ['size', expected.size, found.size],
     ['pos', expected.pos, found.pos],

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { checks } from '../abi/consumer.ts'
 import { ConsoleLog } from '../qemu/console-log.ts'
-import { differences } from '../qemu/expectation.ts'
+import { differences, type Expectation } from '../qemu/expectation.ts'
 import { outcomeOf } from '../qemu/outcome.ts'
 import { isLastLine, readConsole } from '../qemu/report.ts'
 import { ROOT } from './support/images.ts'
@@ -190,6 +190,39 @@ describe("the guest's lines", () => {
     expect(outcomeOf(report, differences(expected, report))).toBe('corrupts')
   })
 
+  test('an error that is expected is no difference, and one that is not given is one', () => {
+    const name = '766d'
+    const found = (expected: Expectation): readonly string[] =>
+      differences(expected, report).map((each) => `${each.path}: ${each.expected}, ${each.found}`)
+    const token = 0xffff_ffff_ffff_ffffn
+    expect(
+      found({ sessions: [{ name, finishErrno: 16, files: [{ token }, { token: 2n, errno: 5 }] }] }),
+    ).toEqual([])
+    expect(found({ sessions: [{ name, errno: 2, files: [] }] })).toEqual(['sessions[vm]: errno 2, a session'])
+    const files = [
+      { token, errno: 2 },
+      { token: 2n, errno: 2 },
+      { token: 3n, errno: 2 },
+    ]
+    expect(found({ sessions: [{ name, finishErrno: 2, files }] })).toEqual([
+      'sessions[vm].files[0xffffffffffffffff]: errno 2, a file',
+      'sessions[vm].files[0x2]: errno 2, errno 5',
+      'sessions[vm].files[0x3]: errno 2, nothing',
+      'sessions[vm].finish: errno 2, errno 16',
+    ])
+    const second = {
+      sessions: [
+        { name, files: [], finishErrno: 16 },
+        { name: 'ff00', errno: 2, files: [] },
+      ],
+    }
+    expect(found(second)).toEqual([])
+    expect(found({ sessions: [], liveupdateNumber: 1n, khoTest: true })).toEqual([
+      'liveupdate_number: 1, nothing',
+      'kho_test: true, nothing',
+    ])
+  })
+
   test('lines that are none of ours, or half of one, do no harm', () => {
     const odd = [
       '@kho',
@@ -228,6 +261,12 @@ describe('regions of reserve_mem', () => {
     expect(found(REVIVED, region('errno=2'))).toEqual([])
     expect(found(REVIVED, region('errno=1'))).toEqual([])
     expect(found(REVIVED)).toEqual([])
+  })
+
+  test('contents are only there where the region is', () => {
+    const contents = { sessions: [], regionContents: [wanted, { ...wanted, name: 'other' }] }
+    const paths = differences(contents, readConsole([region('errno=0 size=8 sum=2814eedbb8829359')]))
+    expect(paths.map(({ path }) => path)).toEqual(['reserve_mem[trace]', 'reserve_mem[other]'])
   })
 
   test('where nothing came back, or somewhere else, there is nothing to compare', () => {
