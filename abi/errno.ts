@@ -31,4 +31,7 @@ export const ERRNO = {
   EOPNOTSUPP: 95,
 } as const
 
+/** Errors are numbers up to this one; include/linux/err.h. */
+export const MAX_ERRNO = 4095
+
 export type Errno = keyof typeof ERRNO

@@ -3,6 +3,7 @@
  * report is one.
  */
 import { readFileSync } from 'node:fs'
+import { MAX_ERRNO } from '../abi/errno.ts'
 import { LIVEUPDATE_SESSION_NAME_LENGTH } from '../abi/luo.ts'
 import { RESERVE_MEM_NAME_SIZE } from '../abi/memblock.ts'
 import { decodeText } from '../inspect/text.ts'
@@ -48,8 +49,7 @@ interface Span {
 const U64: Span = { from: 0n, to: (1n << 64n) - 1n }
 const U32: Span = { from: 0n, to: (1n << 32n) - 1n }
 const LOFF_T: Span = { from: -(1n << 63n), to: (1n << 63n) - 1n }
-/** include/linux/err.h: MAX_ERRNO */
-const ERRNOS: Span = { from: 0n, to: 4095n }
+const ERRNOS: Span = { from: 0n, to: BigInt(MAX_ERRNO) }
 
 export function readExpectation(path: string): Expectation {
   return new ExpectationReader(path).read()
