@@ -30,8 +30,8 @@ const ANY: Target = { pageSize: 4096 }
 const PROPERTY_SIZE = layoutOf(fdtProperty, ANY).size
 const LEN_AT = fieldOf(fdtProperty, 'len', ANY).offset
 const NAMEOFF_AT = fieldOf(fdtProperty, 'nameoff', ANY).offset
-/** Texts are looked through in pieces. */
-const PIECE = 256
+/** What is read one after the other is taken from memory in pieces, none of which crosses a page. */
+const PIECE = 4096
 const [AT, SLASH] = ['@', '/'].map((character) => character.charCodeAt(0)) as [number, number]
 
 /** A node: where it begins in the structure block of a blob. */
@@ -55,6 +55,10 @@ interface Step {
 class Blob {
   readonly #ram: Ram
   readonly #pa: PhysAddr
+  readonly #fields = new Map<string, number>()
+  /** The piece read last, and its offset. */
+  #piece: Uint8Array | undefined
+  #pieceAt = 0
 
   constructor(ram: Ram, pa: PhysAddr) {
     this.#ram = ram
@@ -152,7 +156,11 @@ class Blob {
   }
 
   #header(field: keyof typeof fdtHeader.fields): number {
-    return wordAt(this.read(fieldOf(fdtHeader, field, ANY).offset, FDT_TAG_ALIGN))
+    const known = this.#fields.get(field)
+    if (known !== undefined) return known
+    const value = wordOf(this.read(fieldOf(fdtHeader, field, ANY).offset, FDT_TAG_ALIGN))
+    this.#fields.set(field, value)
+    return value
   }
 
   get #isAligned(): boolean {
@@ -264,7 +272,21 @@ class Blob {
   }
 
   #word(offset: number): number {
-    return wordAt(this.#structure(offset, FDT_TAG_ALIGN))
+    const at = this.#header('off_dt_struct') + offset
+    const piece = this.#pieceWith(at)
+    const inPiece = at - this.#pieceAt
+    const isWhole = inPiece + FDT_TAG_ALIGN <= PIECE
+    return wordOf(isWhole ? piece.subarray(inPiece, inPiece + FDT_TAG_ALIGN) : this.read(at, FDT_TAG_ALIGN))
+  }
+
+  /** The piece that holds the byte at an offset; where there is none, the kernel dies of this byte. */
+  #pieceWith(at: number): Uint8Array {
+    const known = this.#piece
+    if (known && at >= this.#pieceAt && at < this.#pieceAt + PIECE) return known
+    this.read(at, 1)
+    this.#pieceAt = at - ((Number(this.#pa % BigInt(PIECE)) + at) % PIECE)
+    this.#piece = this.read(this.#pieceAt, PIECE)
+    return this.#piece
   }
 
   /** Whether fdt_nodename_eq_() finds the node to have this name. */
@@ -301,12 +323,9 @@ class Blob {
 
   /** memchr() of a NUL. */
   #nul(start: number, end: number): number | undefined {
-    for (let at = start; at < end; ) {
-      // A piece ends where memory may.
-      const length = Math.min(end - at, PIECE - ((Number(this.#pa % BigInt(PIECE)) + at) % PIECE))
-      const found = this.read(at, length).indexOf(0)
-      if (found >= 0) return at + found
-      at += length
+    for (let at = start; at < end; at = this.#pieceAt + PIECE) {
+      const nul = this.#pieceWith(at).indexOf(0, at - this.#pieceAt)
+      if (nul >= 0) return this.#pieceAt + nul < end ? this.#pieceAt + nul : undefined
     }
     return undefined
   }
@@ -329,7 +348,7 @@ export class FdtValue {
   }
 }
 
-function wordAt(bytes: Uint8Array): number {
+function wordOf(bytes: Uint8Array): number {
   return new DataView(bytes.buffer, bytes.byteOffset).getUint32(0)
 }
 
