@@ -4,14 +4,19 @@ import type { KhoNote } from '../encode/image-note.ts'
 import { bootNote, findHandovers } from '../inspect/find.ts'
 import type { Image } from '../inspect/image.ts'
 import { bootOnImage } from '../qemu/boot.ts'
-import { type Difference, differences, type Expectation, expectationOf } from '../qemu/expectation.ts'
-import { outcomeOf } from '../qemu/outcome.ts'
-import type { RunReport } from '../qemu/report.ts'
+import { differences, type Expectation, expectationOf } from '../qemu/expectation.ts'
 import { BOOT_SCHEMA, reportToJson } from '../qemu/report-json.ts'
 import { defineCommand, UsageError } from './command.ts'
 import { readExpectation } from './expectation-file.ts'
 import { complain, handoverOptions, type ImageArguments, openImageFiles } from './image-arguments.ts'
-import { consoleLine, type RunArguments, reportLines, runOptions, writeDocument } from './real-kernel.ts'
+import {
+  consoleLine,
+  isClean,
+  type RunArguments,
+  reportLines,
+  runOptions,
+  writeDocument,
+} from './real-kernel.ts'
 import { ExitCode, type Terminal } from './terminal.ts'
 
 interface BootArguments extends RunArguments, Pick<ImageArguments, 'fdt' | 'scratch'> {
@@ -69,11 +74,6 @@ async function boot(
   if (args.json) writeDocument({ schema: BOOT_SCHEMA, ...reportToJson(report, found) }, terminal)
   else for (const line of reportLines(report, found, terminal, compared.sessions)) terminal.out(`${line}\n`)
   return isClean(report, found) ? ExitCode.OK : ExitCode.FINDINGS
-}
-
-function isClean(report: RunReport, found: readonly Difference[]): boolean {
-  const cameToItsEnd = report.done || report.noRoot
-  return cameToItsEnd && outcomeOf(report, found) === 'takes-over'
 }
 
 /** The boot entry: from the image's note, or told by --fdt and --scratch. */

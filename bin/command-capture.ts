@@ -3,12 +3,18 @@ import type { Argv } from 'yargs'
 import { ARCHITECTURES, type Architecture } from '../abi/machine.ts'
 import { hex } from '../abi/memory.ts'
 import { type Captured, captureHandover } from '../qemu/capture.ts'
-import { outcomeOf } from '../qemu/outcome.ts'
 import { CAPTURE_SCHEMA, reportToJson } from '../qemu/report-json.ts'
 import { defineCommand, UsageError } from './command.ts'
 import { complain } from './image-arguments.ts'
-import { OutputFiles, type OutputProblem } from './output-file.ts'
-import { consoleLine, type RunArguments, reportLines, runOptions, writeDocument } from './real-kernel.ts'
+import { OutputFiles, type OutputProblem, unwritable } from './output-file.ts'
+import {
+  consoleLine,
+  isClean,
+  type RunArguments,
+  reportLines,
+  runOptions,
+  writeDocument,
+} from './real-kernel.ts'
 import { ExitCode, type Terminal } from './terminal.ts'
 
 interface CaptureArguments extends RunArguments {
@@ -38,8 +44,14 @@ export const command = defineCommand({
     const { kernel, initrd, output, arch, systemMap, cmdline, memory, timeout } = args
     if (initrd === undefined)
       throw new UsageError('expected --initrd FILE: it preserves things and enters the next kernel')
+    if (output === '-')
+      throw new UsageError('--output: expected the name of a file; the report goes to the pipe')
+    let failed: OutputProblem | undefined = unwritable(output)
+    if (failed) {
+      complain(terminal, failed.problem)
+      return ExitCode.UNREADABLE
+    }
     const files = new OutputFiles()
-    let failed: OutputProblem | undefined
     const captured = await captureHandover({
       kernel,
       initrd,
@@ -58,18 +70,22 @@ export const command = defineCommand({
     if (problem) complain(terminal, problem.problem)
     if (problem || 'problem' in captured) return ExitCode.UNREADABLE
     write(captured, args, terminal)
-    return outcomeOf(captured.after, []) === 'takes-over' ? ExitCode.OK : ExitCode.FINDINGS
+    return isClean(captured.after, captured.lost) ? ExitCode.OK : ExitCode.FINDINGS
   },
 })
 
-function write({ arch, boot, before, after }: Captured, args: CaptureArguments, terminal: Terminal): void {
+function write(
+  { arch, boot, before, after, lost }: Captured,
+  args: CaptureArguments,
+  terminal: Terminal,
+): void {
   if (args.json) {
     const entry = Object.fromEntries(Object.entries(boot).map(([field, value]) => [field, hex(value)]))
     const document = { image: args.output, arch, boot: entry, guest_failed: before.failed ?? null }
-    writeDocument({ schema: CAPTURE_SCHEMA, ...document, next: reportToJson(after, []) }, terminal)
+    writeDocument({ schema: CAPTURE_SCHEMA, ...document, next: reportToJson(after, lost) }, terminal)
     return
   }
   const scratch = `scratch array ${hex(boot.scratch_addr)} (${boot.scratch_size} bytes)`
   terminal.out(`${args.output}: ${arch}; root FDT ${hex(boot.fdt_addr)}, ${scratch}\n`)
-  for (const line of reportLines(after, [], terminal)) terminal.out(`${line}\n`)
+  for (const line of reportLines(after, lost, terminal)) terminal.out(`${line}\n`)
 }

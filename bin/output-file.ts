@@ -75,6 +75,14 @@ export class OutputFiles {
   }
 }
 
+/** What would keep a file from being written, for who makes it only after a while. A pipe is not tried. */
+export function unwritable(path: string): OutputProblem | undefined {
+  const files = new OutputFiles()
+  const problem = isSpecial(path) ? undefined : files.addText(path, '')
+  files.discard()
+  return problem
+}
+
 /**
  * Makes a folder and those above it. mkdir's own `recursive` never comes back from a file system that
  * answers ENOENT below a folder that is there, as /proc does.
@@ -111,6 +119,14 @@ function resolved(path: string): OutputTarget {
   if (!stat) return { path, isDirectory: false, isSpecial: false }
   const isDirectory = stat.isDirectory()
   return { path: realpathSync(path), isDirectory, isSpecial: !stat.isFile() && !isDirectory }
+}
+
+function isSpecial(path: string): boolean {
+  try {
+    return resolved(path).isSpecial
+  } catch {
+    return false
+  }
 }
 
 /** Progress is told after this many bytes. */

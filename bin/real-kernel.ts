@@ -67,6 +67,12 @@ export function writeDocument(document: Json, terminal: Terminal): void {
   terminal.out('\n')
 }
 
+/** Whether the kernel came to its end, and everything came back. */
+export function isClean(report: RunReport, found: readonly Difference[]): boolean {
+  const cameToItsEnd = report.done || report.noRoot
+  return cameToItsEnd && outcomeOf(report, found) === 'takes-over'
+}
+
 const ENDINGS: Readonly<Record<RunReport['ending'], string>> = {
   exit: 'the machine was switched off',
   hung: 'the machine stood still after its panic',

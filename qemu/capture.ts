@@ -14,11 +14,12 @@ import { openImage } from '../inspect/image.ts'
 import { type Board, boardArguments, boards } from './board.ts'
 import { commandLineOf } from './boot.ts'
 import { withDirectory } from './directory.ts'
+import { type Difference, differences } from './expectation.ts'
 import { MachineFailure } from './failure.ts'
 import type { GdbClient } from './gdb.ts'
 import { architectureOf, symbolAddress } from './kernel-file.ts'
 import { Machine, type RunLimits } from './machine.ts'
-import { GUEST, isLastLine, type RunReport, readConsole } from './report.ts'
+import { GUEST, isLastLine, type KernelReport, type RunReport, readConsole } from './report.ts'
 
 export interface CaptureOptions extends RunLimits {
   /** File with the first kernel: a bzImage or an arm64 Image. Its initramfs brings the next one. */
@@ -41,6 +42,8 @@ export interface Captured {
   readonly before: RunReport
   /** What the next kernel said of what it got. */
   readonly after: RunReport
+  /** What the guest said that it preserved, and what did not come back so. */
+  readonly lost: readonly Difference[]
 }
 
 /** Captures and reports; what keeps it from happening is a problem in one line. */
@@ -94,15 +97,30 @@ async function run(options: CaptureOptions, directory: string): Promise<Captured
       ending,
       console: lines,
     })
-    return {
-      arch,
-      boot,
-      before: report(log.lines.slice(0, nrLines)),
-      after: report(log.lines.slice(nrLines)),
-    }
+    const [before, after] = [report(log.lines.slice(0, nrLines)), report(log.lines.slice(nrLines))]
+    return { arch, boot, before, after, lost: lostOf(before, after) }
   } finally {
     machine.close()
   }
+}
+
+/** What was preserved and did not come back as it was, in whatever order the next guest asks for it. */
+function lostOf({ preserved }: KernelReport, after: KernelReport): readonly Difference[] {
+  const gotSessions = new Map(after.sessions.map((session) => [session.name, session]))
+  return preserved.filter(isKept).flatMap(({ name, files }) => {
+    const got = gotSessions.get(name)
+    const gotFiles = new Map(got?.files.map((file) => [file.token, file]))
+    const made = files.filter(isKept)
+    const back = made.filter(({ token }) => gotFiles.has(token))
+    const missing = made.filter(({ token }) => !gotFiles.has(token))
+    const found = back.flatMap(({ token }) => gotFiles.get(token) ?? [])
+    const expected = { sessions: [{ name, files: [...back, ...missing] }] }
+    return differences(expected, { ...after, sessions: got ? [{ ...got, files: found }] : [] })
+  })
+}
+
+function isKept({ errno }: { readonly errno: number }): boolean {
+  return errno === 0
 }
 
 /** Console lines that are told of a run that came to no handover: the last ones, and of refusals the first. */

@@ -251,6 +251,21 @@ test('an image that does not say of which machine it is, but lies where another 
   })
 })
 
+test('no directory for temporary files is a failure in one line', async () => {
+  const before = process.env.TMPDIR
+  process.env.TMPDIR = `${directory}/none`
+  try {
+    const boot = { fdt_addr: 0n, fdt_size: 0n, scratch_addr: 0n, scratch_size: 0n }
+    const memory = await openReal('linux-7.3-arm64-4k-basic')
+    expect(await bootOnImage({ memory, boot, kernel: 'x', timeout: 1 })).toEqual({
+      problem: `${directory}/none, where temporary files go, cannot be written: ENOENT`,
+    })
+  } finally {
+    if (before === undefined) delete process.env.TMPDIR
+    else process.env.TMPDIR = before
+  }
+})
+
 function hexOf(name: string): string {
   return Buffer.from(name).toString('hex')
 }
@@ -285,6 +300,13 @@ describe('the commands say what is wrong', () => {
       ['boot', IMAGE, '--kernel', 'x', '--expect', 'package.json'],
       2,
       /the document: expected one of/,
+    ],
+    ['capture into a pipe', ['capture', '--kernel', 'x', '--initrd', 'x', '-o', '-'], 2, /name of a file/],
+    [
+      'capture into no folder',
+      ['capture', '--kernel', 'x', '--initrd', 'x', '-o', 'fixtures/none/y'],
+      3,
+      /fixtures\/none\/y cannot be written: ENOENT/,
     ],
     ['capture without a guest', ['capture', '--kernel', 'x', '-o', 'y'], 2, /initrd/],
     [

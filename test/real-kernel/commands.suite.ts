@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { withFiles } from '../../qemu/cpio.ts'
 import { kho, ROOT, type Run } from '../support/images.ts'
 import { guestFile, kernelFile, missing, titled } from './lab.ts'
 import { initramfs, parametersOf, workloads } from './workloads.ts'
@@ -109,7 +110,7 @@ describe.skipIf(why)(titled('commands', why), () => {
     ],
     [
       'too little time',
-      ['--initrd', guestFile('arm64'), '--timeout', '1'],
+      ['--initrd', guestFile('arm64'), '--cmdline', 'wait', '--timeout', '4'],
       /the machine's time was up: no kernel was handed anything over; its console/,
     ],
   ]
@@ -119,6 +120,53 @@ describe.skipIf(why)(titled('commands', why), () => {
     expect(stderr.trim().split('\n').at(-1)).toMatch(message)
     expect(status).toBe(3)
     expect(existsSync(`${directory}/none.elf`)).toBe(false)
+    expectNothingLeft()
+  })
+
+  test('a next kernel that loses what was preserved, and one that hangs: there is an image, and exit code 1', () => {
+    const guest = readFileSync(guestFile('arm64'))
+    const first = (next: Uint8Array): string => {
+      const create = 'session 766d\nmemfd 1 4096 0 0 0 1 64 8\nsession 6f74686572\n'
+      const files = {
+        'kho-create': Buffer.from(create),
+        kernel: readFileSync(kernelFile('7.3', 'arm64')),
+        initrd: next,
+      }
+      const path = `${directory}/other.cpio`
+      writeFileSync(
+        path,
+        withFiles(
+          guest,
+          Object.entries(files).map(([path, bytes]) => ({ path, bytes })),
+        ),
+      )
+      return path
+    }
+    const captured = (next: Uint8Array, ...more: string[]): Run => {
+      rmSync(`${directory}/other.elf`, { force: true })
+      const parameters = ['--cmdline', 'kho_scratch=16M,64M,16M']
+      const files = ['--initrd', first(next), '-o', `${directory}/other.elf`]
+      return run(['capture', ...kernel, ...files, ...parameters, ...more, '--json'])
+    }
+    const asking = (list: string): Uint8Array =>
+      withFiles(guest, [{ path: 'kho-retrieve', bytes: Buffer.from(list) }])
+
+    // In another order, and one of them not.
+    const lost = captured(asking('session 6f74686572\nsession 78\nsession 766d\n'))
+    expect(JSON.parse(lost.stdout).next).toMatchObject({
+      outcome: 'loses',
+      guest: { done: true },
+      differences: [{ path: 'sessions[vm].files[0x1]', expected: 'a file', found: 'nothing' }],
+    })
+    expect([lost.status, existsSync(`${directory}/other.elf`)]).toEqual([1, true])
+
+    const hung = captured(withFifo(asking('')), '--timeout', '30')
+    expect(JSON.parse(hung.stdout).next).toMatchObject({
+      ending: 'time',
+      handover: true,
+      guest: { done: false },
+    })
+    expect([hung.status, existsSync(`${directory}/other.elf`)]).toEqual([1, true])
     expectNothingLeft()
   })
 
@@ -168,6 +216,18 @@ describe.skipIf(why)(titled('commands', why), () => {
     expectNothingLeft()
   })
 })
+
+/** Bytes of a file's head in an archive "newc", and of its mode in there. */
+const HEAD_BYTES = 110
+const MODE_AT = 14
+
+/** The list of an initramfs becomes a pipe that nobody writes to: its guest waits for ever. */
+function withFifo(archive: Uint8Array): Uint8Array {
+  const bytes = Buffer.from(archive)
+  const head = bytes.lastIndexOf('kho-retrieve\0') - HEAD_BYTES
+  bytes.write((0o010644).toString(16).padStart(8, '0'), head + MODE_AT)
+  return bytes
+}
 
 /** Machines that run with files in the commands' directory; what has ended and was not asked for does not count. */
 function machines(): readonly string[] {
