@@ -6,6 +6,7 @@ const MEASURING = [
   'test/hostile-cost.test.ts',
   'test/image-bad.test.ts',
   'test/image-roundtrip.test.ts',
+  'test/simulate-scattered.test.ts',
 ]
 
 const testTimeout = 60_000
