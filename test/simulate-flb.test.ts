@@ -187,20 +187,6 @@ describe.each(SINCE_71)('%s: 8.8 FLB references', (release) => {
     expect(errno(next.live.luo?.flbs?.getIncoming(other))).toBe('ENODEV')
   })
 
-  test('register: on one handler twice -EEXIST, another with the same string -EEXIST, table full -ENOSPC', () => {
-    const { live, handler } = withFlbs(release, [], [])
-    const register = (flb: Flb) => errno(live.luo?.registerFlb(handler, flb))
-    const first = recordingFlb([], 'a')
-    expect(register(first)).toBeUndefined()
-    expect(register(first)).toBe('EEXIST')
-    expect(register(recordingFlb([], 'a'))).toBe('EEXIST')
-    for (let index = 1; index < 63; index++)
-      expect(register(recordingFlb([], `flb-${index}`))).toBeUndefined()
-    expect(register(recordingFlb([], 'one too many'))).toBe('ENOSPC')
-    live.luo?.flbs?.unregister(handler, first)
-    expect(register(recordingFlb([], 'one too many'))).toBeUndefined()
-  })
-
   test('register: without a callback, or for a handler that is not registered: -EINVAL with a warning', () => {
     const { live, handler, console } = withFlbs(release, [], [])
     const { ops, compatible } = recordingFlb([], 'a')
@@ -272,30 +258,35 @@ describe.each(UNCOUNTED)('%s as %s: references are plain numbers', (release, ver
   })
 })
 
-describe('linux-7.0', () => {
-  const booted = () => {
-    const handler = recordingHandler([])
-    const machine = bootLive('linux-7.0', { handlers: [handler] })
-    const register = (flb: Flb) => errno(machine.live.luo?.registerFlb(handler, flb))
-    const unregister = (flb: Flb) => errno(machine.live.luo?.unregisterFlb(handler, flb))
-    return { ...machine, handler, register, unregister }
-  }
+/** Without a session: with one, 7.0 registers nothing. */
+function unused(release: FlbRelease) {
+  const handler = recordingHandler([])
+  const machine = bootLive(release, { handlers: [handler] })
+  const register = (flb: Flb) => errno(machine.live.luo?.registerFlb(handler, flb))
+  const unregister = (flb: Flb) => errno(machine.live.luo?.unregisterFlb(handler, flb))
+  return { ...machine, handler, register, unregister }
+}
 
-  test('register: on one handler twice -EEXIST, another with the same string -EEXIST, table full -ENOSPC', () => {
-    const { register, unregister } = booted()
+test.each(RELEASES)(
+  '%s: register: on one handler twice -EEXIST, another with the same string -EEXIST, table full -ENOSPC',
+  (release) => {
+    const { register, unregister } = unused(release)
     const first = recordingFlb([], 'a')
     expect(register(first)).toBeUndefined()
     expect(register(first)).toBe('EEXIST')
     expect(register(recordingFlb([], 'a'))).toBe('EEXIST')
-    for (let index = 1; index < 63; index++)
+    for (let index = 1; index < 63; index++) {
       expect(register(recordingFlb([], `flb-${index}`))).toBeUndefined()
+    }
     expect(register(recordingFlb([], 'one too many'))).toBe('ENOSPC')
     expect(unregister(first)).toBeUndefined()
     expect(register(recordingFlb([], 'one too many'))).toBeUndefined()
-  })
+  },
+)
 
+describe('linux-7.0', () => {
   test('register and unregister: -EBUSY while sessions exist', () => {
-    const { user, device, register, unregister } = booted()
+    const { user, device, register, unregister } = unused('linux-7.0')
     const known = recordingFlb([], 'known')
     expect(register(known)).toBeUndefined()
     const session = value(user.createSession(device(), 's'))
@@ -307,7 +298,7 @@ describe('linux-7.0', () => {
   })
 
   test('register: -EAGAIN for a dying module; a live one is pinned until the last handler lets it go', () => {
-    const { live, handler, register, unregister } = booted()
+    const { live, handler, register, unregister } = unused('linux-7.0')
     const owner = new KernelModule()
     const flb = recordingFlb([], 'a', { owner })
     owner.live = false
@@ -326,7 +317,7 @@ describe('linux-7.0', () => {
   })
 
   test('unregister: one that is not linked -ENOENT; a handler on which one depends -EBUSY', () => {
-    const { live, handler, register, unregister } = booted()
+    const { live, handler, register, unregister } = unused('linux-7.0')
     const flb = recordingFlb([], 'a')
     expect(unregister(flb)).toBe('ENOENT')
     expect(register(flb)).toBeUndefined()
